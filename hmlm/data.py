@@ -1,0 +1,293 @@
+"""The table, checked once: complete rows, and an integer index for every grouping factor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, time, timedelta
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+
+from hmlm.errors import DataError, counted, listed, suggest
+
+RESERVED_GROUPS = frozenset({"chain", "draw", "term", "row", "beta", "sigma"})
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class GroupedData:
+    """Rows that belong to groups.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        The columns that the model names, complete rows only, in the order of the table.
+    groups : tuple of str
+        Names of the grouping factors; an interaction reads ``a:b``.
+    levels : mapping of str to pandas.Index
+        The levels of each factor: sorted, or in the order of a categorical.
+    index : mapping of str to ndarray of int
+        For each factor, the position of every row's level.
+    n_rows : int
+        Rows of the table before incomplete rows were left out.
+    missing : mapping of str to int
+        For each column with missing values, in how many rows they are.
+    """
+
+    frame: pd.DataFrame
+    groups: tuple[str, ...]
+    levels: Mapping[str, pd.Index]
+    index: Mapping[str, np.ndarray]
+    n_rows: int
+    missing: Mapping[str, int]
+
+    @property
+    def n_dropped(self) -> int:
+        """Number of rows left out because a value was missing."""
+        return self.n_rows - len(self.frame)
+
+    @property
+    def missing_note(self) -> str:
+        """A sentence about the rows left out, or an empty string."""
+        if not self.n_dropped:
+            return ""
+        where = listed(f"{column} ({n})" for column, n in self.missing.items())
+        return (
+            f"{self.n_dropped:,} of {counted(self.n_rows, 'row')} left out because of missing "
+            f"values in {where}."
+        )
+
+
+def read_columns(data: Any, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the named columns of a pandas or polars table as a pandas frame.
+
+    Parameters
+    ----------
+    data : data frame
+        Anything eager that narwhals can read (pandas, polars, pyarrow, modin).
+    columns : sequence of str
+        Names of the columns.
+
+    Raises
+    ------
+    DataError
+        If `data` is no table, has no rows, lacks a column or has it twice, or holds dates.
+    """
+    if isinstance(data, Mapping):
+        data = pd.DataFrame(data)
+    table: Any = data
+    if not isinstance(data, pd.DataFrame):
+        try:
+            table = nw.from_native(data, eager_only=True)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"data must be a pandas or polars data frame, not {type(data).__name__}."
+            ) from error
+    names = list(table.columns)
+    if twice := [c for c in columns if names.count(c) > 1]:
+        raise DataError(f"column '{twice[0]}' is there {names.count(twice[0])} times: rename one.")
+    if absent := [c for c in columns if c not in names]:
+        raise DataError(
+            f"there is no column '{absent[0]}' in the data.{suggest(absent[0], names)} "
+            f"Columns: {listed(names, 20)}."
+        )
+    if len(table) == 0:
+        raise DataError("the data have no rows (0 rows): check the file or the filter before.")
+    if isinstance(data, pd.DataFrame):
+        series = {c: data[c].reset_index(drop=True) for c in columns}
+    else:
+        series = {c: _to_pandas(table[c]) for c in columns}
+    return pd.DataFrame({c: _plain(s) for c, s in series.items()})
+
+
+def _to_pandas(column: nw.Series[Any]) -> pd.Series:
+    if isinstance(column.dtype, nw.Enum):
+        values = pd.Categorical(column.to_list(), categories=list(column.dtype.categories))
+        return pd.Series(values, name=column.name)
+    exact = isinstance(column.dtype, (nw.Decimal, nw.Int128, nw.UInt128))
+    if column.dtype.is_numeric() and not exact:
+        return pd.Series(column.to_numpy(), name=column.name)
+    return pd.Series(column.to_list(), name=column.name)
+
+
+def _plain(column: pd.Series) -> pd.Series:
+    """Turn nullable and object columns into plain numbers, booleans, text or ordered factors."""
+    name, dtype = column.name, column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        if isinstance(dtype.categories, (pd.IntervalIndex, pd.DatetimeIndex, pd.PeriodIndex)):
+            column = column.cat.rename_categories(str)
+        return column.cat.as_ordered()
+    if pd.api.types.is_datetime64_any_dtype(dtype) or pd.api.types.is_timedelta64_dtype(dtype):
+        raise _dates(name, len(column))
+    if isinstance(dtype, (pd.PeriodDtype, pd.IntervalDtype)):
+        return column.astype(str).where(column.notna())
+    if pd.api.types.is_complex_dtype(dtype):
+        raise DataError(f"column '{name}' holds complex numbers: use real ones.")
+    if pd.api.types.is_bool_dtype(dtype):
+        return column.astype(bool) if not column.isna().any() else column.astype("Float64")
+    if pd.api.types.is_numeric_dtype(dtype):
+        if pd.api.types.is_extension_array_dtype(dtype):
+            whole = pd.api.types.is_integer_dtype(dtype) and not column.isna().any()
+            return column.astype("int64" if whole else "float64")
+        return column
+    if pd.api.types.is_object_dtype(dtype):
+        present = column.dropna()
+        if all(isinstance(v, (bool, np.bool_)) for v in present):
+            return column if column.isna().any() else column.astype(bool)
+        try:
+            if not any(isinstance(v, str) for v in present):
+                return pd.Series(pd.to_numeric(column), name=name)
+        except (TypeError, ValueError):
+            pass
+        if any(isinstance(v, (date, time, timedelta)) for v in present):
+            raise _dates(name, len(column))
+        if not all(isinstance(v, str) for v in present):
+            kinds = sorted({type(v).__name__ for v in present})
+            raise DataError(
+                f"column '{name}' {'mixes' if len(kinds) > 1 else 'holds'} {listed(kinds)} in "
+                f"{counted(len(present), 'row')}: make it all numbers or all text."
+            )
+    return column
+
+
+def _dates(name: object, rows: int) -> DataError:
+    return DataError(
+        f"column '{name}' holds dates or durations in {counted(rows, 'row')}: turn them into a "
+        "number first, such as days since the start, or into text if they name groups."
+    )
+
+
+def make_grouped_data(
+    data: Any, columns: Iterable[str], groups: Iterable[str] = (), numeric: Iterable[str] = ()
+) -> GroupedData:
+    """Check a table once and index its groups.
+
+    Parameters
+    ----------
+    data : data frame
+        pandas, polars or another eager table that narwhals reads.
+    columns : iterable of str
+        Columns that the model names.
+    groups : iterable of str
+        Grouping factors; ``a:b`` is the interaction of two columns.
+    numeric : iterable of str
+        Columns that must hold numbers: those of the outcome.
+
+    Returns
+    -------
+    GroupedData
+        Complete rows with the levels and the index of every factor.
+
+    Raises
+    ------
+    DataError
+        If a column is missing, repeated, infinite or of a wrong kind, if no row is complete, or
+        if a factor has fewer than two levels.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from hmlm.data import make_grouped_data
+    >>> table = pd.DataFrame({"y": [1.0, 2.0, None, 4.0], "g": ["b", "a", "a", "b"]})
+    >>> data = make_grouped_data(table, ["y"], ["g"])
+    >>> data.levels["g"].tolist(), data.index["g"].tolist(), dict(data.missing)
+    (['a', 'b'], [1, 0, 1], {'y': 1})
+    """
+    groups = tuple(dict.fromkeys(groups))
+    factors = [f for g in groups for f in g.split(":")]
+    frame = read_columns(data, tuple(dict.fromkeys([*columns, *factors])))
+    made = {f"{g}_term" for g in groups} | {f"{k}_{g}" for k in ("sd", "cor", "b") for g in groups}
+    for name in groups:
+        if name in RESERVED_GROUPS | made:
+            raise DataError(
+                f"a grouping column cannot be called '{name}', a name that the results use "
+                f"themselves: rename it, for example to '{name}_id'."
+            )
+    for name in numeric:
+        if not pd.api.types.is_numeric_dtype(frame[name]):
+            first = frame[name].dropna().iloc[:1].tolist()
+            raise DataError(
+                f"the outcome '{name}' must hold numbers, but its {counted(len(frame), 'row')} "
+                f"are of type {frame[name].dtype}, the first {first}: convert it, for example "
+                f"with pandas.to_numeric."
+            )
+    absent = frame.isna()
+    missing = {str(c): int(n) for c, n in absent.sum().items() if n}
+    complete = ~absent.any(axis=1)
+    n_rows = len(frame)
+    if missing:
+        frame = frame.loc[complete].reset_index(drop=True)
+        if frame.empty:
+            where = listed(f"{c} ({n})" for c, n in missing.items())
+            raise DataError(
+                f"no row is complete: {counted(n_rows, 'row')} have missing values, in {where}. "
+                "Fill them in or leave the emptiest column out of the formula."
+            )
+        frame = pd.DataFrame({c: _plain(frame[c]) for c in frame})
+    for name in frame.columns:
+        column = frame[name]
+        if pd.api.types.is_float_dtype(column):
+            infinite = int(np.isinf(column.to_numpy(dtype=float)).sum())
+            if infinite:
+                raise DataError(
+                    f"column '{name}' is infinite in {counted(infinite, 'row')}: correct them, or "
+                    "make them missing to leave them out."
+                )
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            frame[name] = column.cat.remove_unused_categories()
+    levels: dict[str, pd.Index] = {}
+    index: dict[str, np.ndarray] = {}
+    for name in groups:
+        index[name], levels[name] = index_levels(frame, name)
+        if len(levels[name]) < 2:
+            raise DataError(
+                f"column '{name}' has one level in {counted(len(frame), 'row')}, so there is "
+                "nothing to pool: use a grouping column with two or more levels, or leave the "
+                f"term (... | {name}) out."
+            )
+    return GroupedData(
+        frame=frame, groups=groups, levels=levels, index=index, n_rows=n_rows, missing=missing
+    )
+
+
+def index_levels(frame: pd.DataFrame, group: str) -> tuple[np.ndarray, pd.Index]:
+    """Return each row's level as an integer, and the levels, of a factor or an interaction."""
+    parts = [_factorize(frame[f]) for f in group.split(":")]
+    if len(parts) == 1:
+        index, levels = parts[0]
+        return read_only(index), levels
+    code = np.zeros(len(frame), dtype=np.int64)
+    for part_index, part_levels in parts:
+        code = code * len(part_levels) + part_index
+    distinct, index = np.unique(code, return_inverse=True)
+    labels = []
+    for value in distinct.tolist():
+        pieces: list[str] = []
+        for _, part_levels in reversed(parts):
+            value, position = divmod(value, len(part_levels))
+            pieces.append(str(part_levels[position]))
+        labels.append(":".join(reversed(pieces)))
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise DataError(
+            f"two levels of '{group}' both read '{twice}', because ':' stands in a level: replace "
+            "it by another sign in the columns."
+        )
+    return read_only(index.astype(np.int64)), pd.Index(labels)
+
+
+def _factorize(column: pd.Series) -> tuple[np.ndarray, pd.Index]:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.codes.to_numpy(dtype=np.int64), pd.Index(column.cat.categories)
+    if pd.api.types.is_float_dtype(column) and (column % 1 == 0).all():
+        column = column.astype(np.int64)  # whole numbers that a missing value had made floats
+    index, levels = pd.factorize(column, sort=True)
+    return index.astype(np.int64), pd.Index(levels)
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """Return the array, made read-only."""
+    array.setflags(write=False)
+    return array
