@@ -1,0 +1,1 @@
+"""Likelihoods with the group effects integrated out."""

@@ -1,0 +1,213 @@
+"""The data as sums: all that a Gaussian likelihood needs to know of the rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from hmlm.design import Block, Design
+from hmlm.likelihoods.covariance import CovarianceShape, condition, covariance_shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class PopulationBasis:
+    """Population columns and outcome on a well-conditioned basis.
+
+    X = Q R with Q'Q = n I (weighted), and the outcome less its least-squares fit, so that sums of
+    squares lose no digits when predictors have odd scales or the outcome is far from zero.
+
+    Attributes
+    ----------
+    Q : ndarray, shape (N, p)
+        Orthogonal columns.
+    R : ndarray, shape (p, p)
+        Upper triangular: ``X = Q @ R``.
+    residual : ndarray, shape (N,)
+        Outcome less its (weighted) least-squares fit on X.
+    beta : ndarray, shape (p,)
+        The least-squares coefficients, on the user's scale.
+    root_weights : ndarray of shape (N,) or None
+        Square roots of the weights; Q and the residual are already multiplied with them.
+    """
+
+    Q: np.ndarray
+    R: np.ndarray
+    residual: np.ndarray
+    beta: np.ndarray
+    root_weights: np.ndarray | None
+
+    def to_user(self, gamma: np.ndarray) -> np.ndarray:
+        """Turn coefficients on Q (of the residual) into coefficients on X (of the outcome)."""
+        return self.beta + solve_triangular(self.R, gamma) if len(self.beta) else self.beta
+
+    def covariance_to_user(self, covariance: np.ndarray) -> np.ndarray:
+        """Turn a covariance of coefficients on Q into one on X."""
+        if not len(self.beta):
+            return covariance
+        half = solve_triangular(self.R, covariance)
+        return solve_triangular(self.R, half.T).T
+
+
+def population_basis(design: Design) -> PopulationBasis:
+    """Orthogonalise the population columns of a design."""
+    y, X = design.response, design.X
+    root = None if design.weights is None else np.sqrt(design.weights)
+    if root is not None:
+        y, X = root * y, root[:, None] * X
+    n, p = X.shape
+    if p == 0:
+        empty = np.empty((n, 0))
+        return PopulationBasis(
+            Q=empty, R=np.empty((0, 0)), residual=y, beta=np.empty(0), root_weights=root
+        )
+    scale = np.sqrt((X**2).mean(axis=0))
+    Q, R = np.linalg.qr(X / scale)
+    fit = Q.T @ y
+    residual = y - Q @ fit
+    fit += Q.T @ residual
+    residual = y - Q @ fit
+    R = R * scale
+    return PopulationBasis(
+        Q=Q * np.sqrt(n),
+        R=R / np.sqrt(n),
+        residual=residual,
+        beta=solve_triangular(R, fit),
+        root_weights=root,
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class OneFactor:
+    """Cross-products of a model with one grouping factor.
+
+    Groups whose Z'Z are equal share it, and enter only through the sum of the outer products of
+    their cross-products with M = [Q, residual].
+
+    Attributes
+    ----------
+    n : int
+        Number of rows.
+    basis : PopulationBasis
+        Population columns and outcome.
+    shape : CovarianceShape
+        Free entries of Lambda.
+    T : ndarray, shape (q, q)
+        Change of basis of Z.
+    MM : ndarray, shape (p + 1, p + 1)
+        M'M.
+    ZM : ndarray, shape (J, q, p + 1)
+        Z'M of every group.
+    ZZ : ndarray, shape (G, q, q)
+        Distinct Z'Z.
+    which : ndarray of int, shape (J,)
+        Which of them each group has.
+    count : ndarray, shape (G,)
+        How many groups share each.
+    outer : ndarray, shape (G, q, p + 1, q, p + 1)
+        Sums over sharing groups of the outer products of ZM; empty where sharing does not pay.
+    sum_log_weights : float
+        Sum of the logarithms of the weights.
+    """
+
+    n: int
+    basis: PopulationBasis
+    shape: CovarianceShape
+    T: np.ndarray
+    MM: np.ndarray
+    ZM: np.ndarray
+    ZZ: np.ndarray
+    which: np.ndarray
+    count: np.ndarray
+    outer: np.ndarray
+    sum_log_weights: float
+
+    @property
+    def sharing_pays(self) -> bool:
+        """Whether the sums over groups of equal design are smaller than the groups themselves."""
+        return len(self.outer) > 0
+
+
+def group_sums(index: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarray:
+    """Sum values over the rows of each group.
+
+    Parameters
+    ----------
+    index : ndarray of int, shape (N,)
+        Group of every row.
+    values : ndarray, shape (N,)
+        What to sum.
+    n_groups : int
+        Number of groups.
+    """
+    return np.bincount(index, weights=values, minlength=n_groups)
+
+
+def one_factor(design: Design, block: Block) -> OneFactor:
+    """Sum a design with one grouping factor."""
+    basis = population_basis(design)
+    T = condition(block).T
+    Z = block.Z @ T
+    if basis.root_weights is not None:
+        Z = basis.root_weights[:, None] * Z
+    M = np.column_stack([basis.Q, basis.residual])
+    J, q, m = len(block.levels), Z.shape[1], M.shape[1]
+    ZZ = np.empty((J, q, q))
+    ZM = np.empty((J, q, m))
+    for a in range(q):
+        for b in range(a + 1):
+            ZZ[:, a, b] = ZZ[:, b, a] = group_sums(block.index, Z[:, a] * Z[:, b], J)
+        for r in range(m):
+            ZM[:, a, r] = group_sums(block.index, Z[:, a] * M[:, r], J)
+    distinct, which = share(ZZ)
+    G = len(distinct)
+    sharing_pays = G * q * m <= J
+    outer = np.zeros((G if sharing_pays else 0, q * m, q * m))
+    flat = ZM.reshape(J, q * m)
+    order = np.argsort(which, kind="stable")
+    starts = np.searchsorted(which[order], np.arange(G + 1))
+    for g in range(len(outer)):
+        members = flat[order[starts[g] : starts[g + 1]]]
+        outer[g] = members.T @ members
+    return OneFactor(
+        n=len(M),
+        basis=basis,
+        shape=covariance_shape(block.parts),
+        T=T,
+        MM=M.T @ M,
+        ZM=ZM,
+        ZZ=distinct,
+        which=which,
+        count=np.bincount(which, minlength=G).astype(float),
+        outer=outer.reshape(-1, q, m, q, m),
+        sum_log_weights=0.0 if design.weights is None else float(np.log(design.weights).sum()),
+    )
+
+
+def share(ZZ: np.ndarray, digits: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """Find groups whose Z'Z are equal.
+
+    Parameters
+    ----------
+    ZZ : ndarray, shape (J, q, q)
+        Cross-products of conditioned columns, so of the order of the group size.
+    digits : int
+        Significant digits, relative to the largest entry, in which they have to agree.
+
+    Returns
+    -------
+    distinct : ndarray, shape (G, q, q)
+        One of each.
+    which : ndarray of int, shape (J,)
+        Which each group has.
+    """
+    J, q, _ = ZZ.shape
+    flat = ZZ.reshape(J, q * q)
+    size = np.trace(ZZ, axis1=1, axis2=2)
+    size[size == 0] = 1.0
+    rounded = np.round(flat / np.exp2(np.ceil(np.log2(size)))[:, None], digits)
+    keys = np.column_stack([np.ceil(np.log2(size)), rounded]) + 0.0
+    view = np.ascontiguousarray(keys).view(np.dtype((np.void, keys.dtype.itemsize * keys.shape[1])))
+    _, first, which = np.unique(view.ravel(), return_index=True, return_inverse=True)
+    return ZZ[first], which

@@ -1,0 +1,134 @@
+"""Exact draws of the group effects from p(b | y, beta, D, sigma)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from hmlm.design import Design
+from hmlm.likelihoods.crossproducts import OneFactor
+from hmlm.likelihoods.gaussian import bases_of, blocks_of
+from hmlm.likelihoods.kernel import HEADER, LEVEL
+from hmlm.likelihoods.posterior import Buffer, level_rows
+from hmlm.likelihoods.tree import Tree
+
+NUMBERS_AT_ONCE = 20_000_000
+
+
+def draw_effects(
+    design: Design,
+    sums: OneFactor | Tree,
+    parameters: Mapping[str, np.ndarray],
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Draw group effects, one for each draw of the parameters.
+
+    The posterior factors as p(b | y, theta) p(theta | y): with theta sampled and b integrated out,
+    a draw from the Gaussian p(b | y, theta) completes a draw from the joint posterior.
+
+    Parameters
+    ----------
+    design : Design
+        The model.
+    sums : OneFactor or Tree
+        Its data.
+    parameters : mapping of str to ndarray
+        ``beta``, ``sd_<group>``, ``cor_<group>`` and ``sigma``, the draw on the first axis.
+    rng : numpy.random.Generator
+        Source of the random numbers.
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``b_<group>``, shape (draws, J, q), on the user's scale.
+    """
+    from hmlm.likelihoods.density import draw_tree_effects
+
+    rows = level_rows(sums, shared=False)
+    buffer = _buffer(rows)
+    sigma = np.ascontiguousarray(parameters["sigma"], dtype=float)
+    n_draws = len(sigma)
+    V = np.ones((n_draws, sums.MM.shape[0]))
+    if design.terms:
+        basis = sums.basis
+        # gamma = R (beta - beta_ols) on the orthogonal columns
+        V[:, :-1] = -(parameters["beta"] - basis.beta) @ basis.R.T
+    Lambdas = _lambdas(design, sums, parameters, sigma)
+    n_effects = sum(int(row[0]) * int(row[1]) for row in rows)  # type: ignore[arg-type]
+    out = np.empty((n_draws, n_effects))
+    step = max(1, NUMBERS_AT_ONCE // max(n_effects, 1))
+    for start in range(0, n_draws, step):
+        part = slice(start, start + step)
+        normals = rng.standard_normal(out[part].shape)
+        draw_tree_effects(
+            buffer, len(rows), V[part], Lambdas[part], sigma[part], normals, out[part]
+        )
+    return _by_block(design, sums, out)
+
+
+def _buffer(rows: list[list[int | np.ndarray]]) -> np.ndarray:
+    out = Buffer(HEADER + LEVEL * len(rows))
+    table = np.zeros(HEADER + LEVEL * len(rows))
+    for ell, row in enumerate(rows):
+        at = HEADER + LEVEL * ell
+        table[at : at + len(row)] = [v if isinstance(v, int) else out.add(v) for v in row]
+    table[0] = out.length
+    out.pieces[0] = table
+    return np.concatenate(out.pieces)
+
+
+def _lambdas(
+    design: Design,
+    sums: OneFactor | Tree,
+    parameters: Mapping[str, np.ndarray],
+    sigma: np.ndarray,
+) -> np.ndarray:
+    """Relative Cholesky factors of every level, flat, shape (draws, sum of q^2)."""
+    own = []
+    for block, T in zip(blocks_of(sums, design), bases_of(sums), strict=True):
+        sd = parameters[f"sd_{block.group}"]
+        q = sd.shape[1]
+        if block.correlated:
+            half = np.linalg.cholesky(parameters[f"cor_{block.group}"])
+        else:
+            half = np.broadcast_to(np.eye(q), (len(sd), q, q))
+        Lambda = np.linalg.inv(T) @ (sd[:, :, None] * half) / sigma[:, None, None]
+        own.append(Lambda)
+    if isinstance(sums, OneFactor):
+        return np.ascontiguousarray(own[0].reshape(len(sigma), -1))
+    flat, at = [], 0
+    for level in sums.levels:
+        Lambda = np.zeros((len(sigma), level.q, level.q))
+        first = 0
+        for copies in level.copies:
+            size = own[at].shape[1]
+            for _ in range(copies):
+                Lambda[:, first : first + size, first : first + size] = own[at]
+                first += size
+            at += 1
+        flat.append(Lambda.reshape(len(sigma), -1))
+    return np.ascontiguousarray(np.concatenate(flat, axis=1))
+
+
+def _by_block(
+    design: Design, sums: OneFactor | Tree, out: np.ndarray
+) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    bases = iter(bases_of(sums))
+    if isinstance(sums, OneFactor):
+        block = design.blocks[0]
+        shaped = out.reshape(len(out), len(block.levels), len(block.columns))
+        return {f"b_{block.group}": shaped @ next(bases).T}
+    at = 0
+    for level in sums.levels:
+        for block in level.blocks:
+            J, q = len(block.levels), len(block.columns)
+            shaped = out[:, at : at + J * q].reshape(len(out), J, q) @ next(bases).T
+            if level.copies == (1,):
+                ordered = np.empty_like(shaped)
+                ordered[:, level.order] = shaped
+                shaped = ordered
+            found[f"b_{block.group}"] = shaped
+            at += J * q
+    return {f"b_{b.group}": found[f"b_{b.group}"] for b in design.blocks}

@@ -1,0 +1,72 @@
+"""From a design to the sums of its Gaussian likelihood, in the form that suits its structure."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hmlm.design import Block, Design
+from hmlm.likelihoods.crossed import Crossed, make_crossed
+from hmlm.likelihoods.crossproducts import OneFactor, one_factor
+from hmlm.likelihoods.profiled import GaussianSums
+from hmlm.likelihoods.structure import find_structure
+from hmlm.likelihoods.tree import Level, Tree, make_tree
+
+LARGEST_DENSE_REST = 100
+
+
+def gaussian_sums(design: Design) -> GaussianSums:
+    """Sum a design once; the rows are not needed afterwards.
+
+    One factor whose groups share designs becomes a `OneFactor`; nested factors, and crossed ones
+    with few levels, a `Tree`; crossed ones with many levels a `Crossed`.
+    """
+    structure = find_structure(design)
+    if structure.rest_size > LARGEST_DENSE_REST:
+        fine = structure.chain[0]
+        return make_crossed(design, fine, tuple(b for b in design.blocks if b is not fine))
+    if len(structure.chain) == 1 and not structure.rest:
+        return one_level(one_factor(design, structure.chain[0]), structure.chain[0])
+    return make_tree(design, structure)
+
+
+def one_level(sums: OneFactor, block: Block) -> OneFactor | Tree:
+    """Return the smaller form of a model with one factor: shared designs, or every group."""
+    if sums.sharing_pays:
+        return sums
+    J = len(sums.ZM)
+    level = Level(
+        blocks=(block,),
+        shapes=(sums.shape,),
+        bases=(sums.T,),
+        parent=np.zeros(J, dtype=np.int64),
+        starts=np.zeros(1, dtype=np.int64),
+        order=np.arange(J),
+        S=sums.ZZ[sums.which],
+        B=sums.ZM,
+    )
+    return Tree(
+        n=sums.n,
+        basis=sums.basis,
+        levels=(level,),
+        MM=sums.MM,
+        sum_log_weights=sums.sum_log_weights,
+    )
+
+
+def blocks_of(sums: GaussianSums, design: Design) -> list[Block]:
+    """Return the blocks in the order of theta."""
+    if isinstance(sums, OneFactor):
+        return [design.blocks[0]]
+    if isinstance(sums, Tree):
+        return [b for level in sums.levels for b in level.blocks]
+    return [sums.fine, *sums.rest]
+
+
+def bases_of(sums: GaussianSums) -> list[np.ndarray]:
+    """Return the change of basis of every block, in the order of theta."""
+    if isinstance(sums, OneFactor):
+        return [sums.T]
+    if isinstance(sums, Tree):
+        return [T for level in sums.levels for T in level.bases]
+    assert isinstance(sums, Crossed)
+    return [sums.fine_T, *sums.rest_T]

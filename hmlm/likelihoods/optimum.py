@@ -1,0 +1,55 @@
+"""The maximum of a Gaussian likelihood."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import minimize
+
+from hmlm.likelihoods.profiled import GaussianSums, ProfiledPoint, profiled_deviance, shapes_of
+
+SINGULAR = 1e-4
+
+
+def best_point(
+    sums: GaussianSums, reml: bool, max_iterations: int = 500
+) -> tuple[ProfiledPoint, np.ndarray, str]:
+    """Minimise the profiled deviance by bounded quasi-Newton steps.
+
+    A second start is tried only where the first ends at the edge or is not converged.
+    """
+    diagonal = np.concatenate([shape.is_diagonal for shape in shapes_of(sums)])
+    bounds = [(0.0, None) if d else (None, None) for d in diagonal]
+    best: tuple[ProfiledPoint, np.ndarray, str] | None = None
+    for start in (1.0, 0.2):
+        seen: dict[bytes, ProfiledPoint] = {}
+
+        def objective(
+            theta: np.ndarray, seen: dict[bytes, ProfiledPoint] = seen
+        ) -> tuple[float, np.ndarray]:
+            at = profiled_deviance(theta, sums, reml)
+            if not seen or at.deviance < min(p.deviance for p in seen.values()):
+                seen.clear()
+                seen[theta.tobytes()] = at
+            return at.deviance, at.gradient
+
+        result = minimize(
+            objective,
+            np.where(diagonal, start, 0.0),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": max_iterations, "ftol": 1e-14, "gtol": 1e-5, "maxcor": 20},
+        )
+        theta = np.asarray(result.x)
+        point = seen.get(theta.tobytes()) or profiled_deviance(theta, sums, reml)
+        free = ~(diagonal & (theta <= 0) & (point.gradient >= 0))
+        steep = float(np.abs(point.gradient[free]).max(initial=0.0))
+        message = ""
+        if steep > 1e-2 * max(1.0, abs(point.deviance) * 1e-4):
+            message = f"the optimiser stopped with a gradient of {steep:.2g} ({result.message})"
+        if best is None or point.deviance < best[0].deviance - 1e-9:
+            best = (point, theta, message)
+        if not message and (theta[diagonal] > SINGULAR).all():
+            break
+    assert best is not None
+    return best

@@ -1,0 +1,398 @@
+"""A model as the numbers that the compiled density reads, and draws back as named parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from hmlm.design import Block, Design
+from hmlm.likelihoods.covariance import sds_and_correlations
+from hmlm.likelihoods.crossproducts import OneFactor
+from hmlm.likelihoods.gaussian import bases_of, blocks_of
+from hmlm.likelihoods.kernel import BLOCK, HEADER, LEVEL
+from hmlm.likelihoods.prior_kernel import encode_prior
+from hmlm.likelihoods.profiled import ProfiledPoint, shapes_of, split_theta
+from hmlm.likelihoods.tree import Level, Tree
+from hmlm.priors import Prior
+
+if TYPE_CHECKING:
+    from hmlm.default_priors import ResolvedPriors
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Posterior:
+    """The log posterior of a Gaussian model with its group effects integrated out.
+
+    Attributes
+    ----------
+    design : Design
+        The model.
+    blocks : tuple of Block
+        Blocks in the order of the coordinates.
+    buffer : ndarray
+        What the compiled density reads.
+    beta0 : ndarray, shape (p,)
+        Population coefficients at coordinate zero.
+    beta_map : ndarray, shape (p, p)
+        ``beta = beta0 + beta_map @ x[:p]``.
+    sd_priors : tuple of tuple of Prior
+        For each block, the priors of its sds.
+    sigma_prior : Prior
+        Prior of the residual sd.
+    start : ndarray, shape (dim,)
+        Where sampling starts: the REML estimate, kept off the edges.
+    """
+
+    design: Design
+    blocks: tuple[Block, ...]
+    buffer: np.ndarray
+    beta0: np.ndarray
+    beta_map: np.ndarray
+    sd_priors: tuple[tuple[Prior, ...], ...]
+    sigma_prior: Prior
+    start: np.ndarray
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates."""
+        return len(self.start)
+
+    def log_density(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the log density at the sampler's coordinates, to a constant, and its gradient."""
+        from hmlm.likelihoods.density import log_density
+
+        gradient = np.empty(self.dim)
+        return float(log_density(np.ascontiguousarray(x), self.buffer, gradient)), gradient
+
+    def parameters(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Turn coordinates into parameters on the user's scale.
+
+        Parameters
+        ----------
+        x : ndarray, shape (..., dim)
+            Coordinates.
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``beta``, ``sd_<group>``, ``cor_<group>`` and ``sigma``, in the order of
+            ``design.dims``.
+        """
+        p = len(self.beta0)
+        found = {"beta": self.beta0 + x[..., :p] @ self.beta_map.T}
+        at = p
+        for block, priors in zip(self.blocks, self.sd_priors, strict=True):
+            q = len(block.columns)
+            found[f"sd_{block.group}"] = np.stack(
+                [_scale(prior, x[..., at + k]) for k, prior in enumerate(priors)], axis=-1
+            )
+            at += q
+            n_z = sum(s * (s - 1) // 2 for s in block.parts)
+            L = correlation_factors(x[..., at : at + n_z], block.parts)
+            if block.correlated:
+                found[f"cor_{block.group}"] = L @ np.swapaxes(L, -1, -2)
+            at += n_z
+        found["sigma"] = _scale(self.sigma_prior, x[..., -1])
+        return {name: found[name] for name in self.design.dims if name in found}
+
+
+def _scale(prior: Prior, x: np.ndarray) -> np.ndarray:
+    if prior.name == "uniform":
+        lower, upper = prior.parameters["lower"], prior.parameters["upper"]
+        return lower + (upper - lower) / (1.0 + np.exp(-x))
+    return np.exp(x)
+
+
+def _unscale(prior: Prior, value: float) -> float:
+    if prior.name == "uniform":
+        lower, upper = prior.parameters["lower"], prior.parameters["upper"]
+        share = min(max((value - lower) / (upper - lower), 0.05), 0.95)
+        return float(np.log(share / (1 - share)))
+    return float(np.log(value))
+
+
+def correlation_factors(z: np.ndarray, parts: tuple[int, ...]) -> np.ndarray:
+    """Return Cholesky factors of correlation matrices from partial correlations' coordinates.
+
+    Parameters
+    ----------
+    z : ndarray, shape (..., number of correlations)
+        Inverse hyperbolic tangents of the partial correlations, row by row.
+    parts : tuple of int
+        Sizes of the correlated parts.
+
+    Returns
+    -------
+    ndarray, shape (..., q, q)
+        Lower triangular.
+    """
+    q = sum(parts)
+    L = np.zeros((*z.shape[:-1], q, q))
+    at = start = 0
+    for size in parts:
+        for i in range(size):
+            rest = np.ones(z.shape[:-1])
+            for k in range(i):
+                w = np.tanh(z[..., at])
+                L[..., start + i, start + k] = w * np.sqrt(rest)
+                rest = rest * (1 - w * w)
+                at += 1
+            L[..., start + i, start + i] = np.sqrt(rest)
+        start += size
+    return L
+
+
+def kernel_covers(design: Design, priors: ResolvedPriors) -> str:
+    """Return why the compiled density cannot serve a model, or an empty string if it can."""
+    if design.spec.family.name != "gaussian":
+        return f"the family is {design.spec.family.name}"
+    if design.spec.pooling != "partial" or not design.blocks:
+        return "there are no group effects to integrate out"
+    if design.offset is not None and not np.isfinite(design.offset).all():
+        return "the offset is not finite"
+    for name, prior in priors.named():
+        if not isinstance(prior, Prior):
+            return f"the prior of {name} is not one of hmlm's own"
+        if prior.name == "lkj":
+            continue
+        if encode_prior(prior) is None or (prior.name == "uniform" and prior.support == "interval"):
+            return f"the kernel has no {prior.name} prior, which {name} has"
+        if prior.name == "uniform" and name in design.terms:
+            return f"the prior of {name} has edges"
+    return ""
+
+
+class Buffer:
+    """Numbers one after the other, with the place of each array."""
+
+    def __init__(self, reserved: int) -> None:
+        self.pieces: list[np.ndarray] = [np.zeros(reserved)]
+        self.length = reserved
+
+    def add(self, values: np.ndarray) -> int:
+        """Append values and return their place."""
+        flat = np.ascontiguousarray(values, dtype=float).reshape(-1)
+        place = self.length
+        self.pieces.append(flat)
+        self.length += len(flat)
+        return place
+
+
+def pack(
+    design: Design,
+    sums: OneFactor | Tree,
+    priors: ResolvedPriors,
+    theta: np.ndarray,
+    point: ProfiledPoint,
+) -> Posterior:
+    """Write a model into the buffer of the compiled density.
+
+    Parameters
+    ----------
+    design : Design
+        The model.
+    sums : OneFactor or Tree
+        Its data.
+    priors : ResolvedPriors
+        Its priors, all of them kinds that the kernel knows (see `kernel_covers`).
+    theta : ndarray
+        Where sampling starts.
+    point : ProfiledPoint
+        The profiled likelihood there; its covariance of the coefficients whitens them.
+    """
+    p = len(design.terms)
+    blocks = blocks_of(sums, design)
+    levels = level_rows(sums)
+    head = HEADER + BLOCK * len(blocks) + LEVEL * len(levels)
+    out = Buffer(head)
+    table = np.zeros(head)
+    C = np.sqrt(point.sigma2) * np.linalg.cholesky(point.K_inverse) if p else np.empty((0, 0))
+    R = sums.basis.R
+    beta_map = solve_triangular(R, C) if p else C
+    beta0 = sums.basis.to_user(point.gamma)
+    P = np.eye(p)
+    if priors.centered_intercept:
+        P[design.terms.index("Intercept")] += priors.x_means
+    beta_priors = [_encode(prior) for prior in priors.beta]
+    table[2], table[3] = sums.n, p
+    table[4], table[5] = len(blocks), len(levels)
+    table[6] = out.add(np.array(beta_priors))
+    table[7] = out.add(np.concatenate([P @ beta0, (P @ beta_map).reshape(-1)]))
+    table[8] = out.add(np.concatenate([point.gamma, C.reshape(-1)]))
+    table[9] = out.add(sums.MM)
+    table[10], table[11] = HEADER, HEADER + BLOCK * len(blocks)
+    table[12] = out.add(_encode(priors.sigma))
+    places = {id(b): (ell, first, copies) for ell, first, copies, b in _block_places(sums, blocks)}
+    at = p
+    start: list[float] = [0.0] * p
+    sigma = float(np.sqrt(point.sigma2))
+    for k, (block, T, part, shape) in enumerate(
+        zip(blocks, bases_of(sums), split_theta(theta, sums), shapes_of(sums), strict=True)
+    ):
+        ell, first, copies = places[id(block)]
+        row = HEADER + BLOCK * k
+        sd_priors = priors.sd[block.group]
+        eta = priors.cor[block.group].parameters["eta"] if block.correlated else 1.0
+        table[row : row + BLOCK] = [
+            len(block.columns),
+            copies,
+            ell,
+            first,
+            out.add(np.linalg.inv(T)),
+            out.add(np.array([_encode(prior) for prior in sd_priors])),
+            at,
+            len(block.parts),
+            out.add(np.array(block.parts)),
+            eta,
+        ]
+        begin = _start(block, T @ shape.unpack(part) * sigma, T, sigma, sd_priors)
+        start += begin
+        at += len(begin)
+    start.append(_unscale(priors.sigma, sigma))
+    for ell, level in enumerate(levels):
+        row = int(table[11]) + LEVEL * ell
+        table[row : row + len(level)] = [
+            v if isinstance(v, int) else out.add(v) for v in level
+        ]
+    table[1] = float(isinstance(sums, OneFactor) or len(levels[0]) > 7)
+    table[13] = len(start)
+    table[0] = out.length
+    out.pieces[0] = table
+    return Posterior(
+        design=design,
+        blocks=tuple(blocks),
+        buffer=np.concatenate(out.pieces),
+        beta0=beta0,
+        beta_map=beta_map,
+        sd_priors=tuple(tuple(priors.sd[b.group]) for b in blocks),
+        sigma_prior=priors.sigma,
+        start=np.array(start),
+    )
+
+
+def _encode(prior: Prior) -> np.ndarray:
+    code = encode_prior(prior)
+    assert code is not None
+    return code
+
+
+def level_rows(sums: OneFactor | Tree, shared: bool = True) -> list[list[int | np.ndarray]]:
+    """Return the rows of the level table: numbers as they are, arrays by their place.
+
+    With `shared`, groups of equal design go together where that is less work.
+    """
+    if isinstance(sums, OneFactor) and not shared:
+        J, q, m = sums.ZM.shape
+        return [[J, q, 0, sums.ZZ[sums.which], sums.ZM, np.zeros(J), 1]]
+    if isinstance(sums, OneFactor):
+        G, q, m = sums.outer.shape[:3]
+        pairs = np.empty((G, q * (q + 1) // 2, m, m))
+        at = 0
+        for a in range(q):
+            for b in range(a + 1):
+                pairs[:, at] = sums.outer[:, a, :, b, :]
+                if a != b:
+                    pairs[:, at] += sums.outer[:, b, :, a, :]
+                at += 1
+        return [[G, q, 0, sums.ZZ, pairs, sums.count, 1]]
+    m = sums.MM.shape[0]
+    rows: list[list[int | np.ndarray]] = [
+        [
+            len(level.S),
+            level.q,
+            level.B.shape[2] - m,
+            level.S,
+            level.B,
+            level.parent.astype(float),
+            len(level.starts),
+        ]
+        for level in sums.levels
+    ]
+    if shared and len(sums.levels) > 1 and (classes := _classes(sums.levels[0], m)) is not None:
+        rows[0] = classes
+    return rows
+
+
+def _classes(level: Level, m: int) -> list[int | np.ndarray] | None:
+    """Put groups of equal design under one parent together, where that is less work."""
+    J, q, width = level.B.shape
+    z = width - m
+    Bz, BM = level.B[:, :, :z], level.B[:, :, z:]
+    size = np.trace(level.S, axis1=1, axis2=2)
+    keys = np.column_stack(
+        [level.parent, level.S.reshape(J, -1), Bz.reshape(J, -1)]
+    )
+    keys[:, 1:] = np.round(keys[:, 1:] / np.exp2(np.ceil(np.log2(size)))[:, None], 12) + 0.0
+    _, first, which, counts = np.unique(
+        keys, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    n_pairs = q * (q + 1) // 2
+    if len(first) * (1 + n_pairs * m / (2 * q)) > J:
+        return None
+    which = which.reshape(-1)
+    total = np.zeros((len(first), q, m))
+    np.add.at(total, which, BM)
+    pairs = np.zeros((len(first), n_pairs, m, m))
+    at = 0
+    for a in range(q):
+        for b in range(a + 1):
+            product = BM[:, a, :, None] * BM[:, b, None, :]
+            if a != b:
+                product = product + np.swapaxes(product, 1, 2)
+            np.add.at(pairs[:, at], which, product)
+            at += 1
+    return [
+        len(first),
+        q,
+        z,
+        level.S[first],
+        Bz[first],
+        level.parent[first].astype(float),
+        len(level.starts),
+        total,
+        pairs,
+        counts.astype(float),
+    ]
+
+
+def _block_places(
+    sums: OneFactor | Tree, blocks: list[Block]
+) -> list[tuple[int, int, int, Block]]:
+    """For every block: its level, its first column there, and how often it is repeated."""
+    if isinstance(sums, OneFactor):
+        return [(0, 0, 1, blocks[0])]
+    found = []
+    for ell, level in enumerate(sums.levels):
+        first = 0
+        for block, copies in zip(level.blocks, level.copies, strict=True):
+            found.append((ell, first, copies, block))
+            first += copies * len(block.columns)
+    return found
+
+
+def _start(
+    block: Block,
+    half: np.ndarray,
+    T: np.ndarray,
+    sigma: float,
+    priors: tuple[Prior, ...],
+) -> list[float]:
+    """Coordinates of one block at an estimate, kept off zero and off perfect correlation."""
+    sd, cor = sds_and_correlations(half @ half.T)
+    floor = 0.1 * sigma * np.abs(np.diagonal(T))
+    out = [_unscale(prior, max(s, f)) for prior, s, f in zip(priors, sd, floor, strict=True)]
+    for part in block.slices:
+        size = part.stop - part.start
+        R = 0.8 * np.nan_to_num(cor[part, part]) + 0.2 * np.eye(size)
+        np.fill_diagonal(R, 1.0)
+        L = np.linalg.cholesky(R)
+        for i in range(1, size):
+            rest = 1.0
+            for k in range(i):
+                w = float(np.clip(L[i, k] / np.sqrt(rest), -0.95, 0.95))
+                out.append(float(np.arctanh(w)))
+                rest *= 1 - w * w
+    return out
