@@ -1,0 +1,297 @@
+"""Fits side by side: posteriors next to classical estimates, a join and never a renaming."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hmlm.data import GroupedData, make_grouped_data
+from hmlm.design import make_design
+from hmlm.errors import HmlmError, listed
+from hmlm.estimates import tidy_table
+from hmlm.fitting.bayes_fit import BayesFit
+from hmlm.fitting.classical_fit import ClassicalFit
+from hmlm.fitting.maximum_likelihood import REML
+from hmlm.fitting.nuts import NUTS
+from hmlm.fitting.ols import OLS
+from hmlm.formula import parse_formula
+from hmlm.spec import with_pooling
+from hmlm.tables import Table, number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+KEYS = ["component", "group", "level", "term"]
+ORDER = ("population", "sd", "cor", "residual", "total", "line", "group")
+SHOWN_GROUP_ROWS = 12
+
+
+class Comparison(pd.DataFrame):
+    """One row a parameter, one block of columns a fit.
+
+    A `pandas.DataFrame` with the index ``component, group, level, term`` and the columns
+    ``(fit, figure)``, that prints as one table. `tidy` holds the same in the long form.
+    """
+
+    _metadata = ["fits"]  # noqa: RUF012
+    fits: list[pd.DataFrame]
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    @property
+    def tidy(self) -> pd.DataFrame:
+        """The same figures in the long form of `hmlm.tidy`: one row a parameter and fit."""
+        return pd.concat(self.fits, ignore_index=True)
+
+    def table(self, group_rows: int | None = SHOWN_GROUP_ROWS) -> Table:
+        """Return the table that is printed.
+
+        Parameters
+        ----------
+        group_rows : int or None
+            How many rows of groups to show at most; all of them when None.
+        """
+        return _table(self, group_rows)
+
+    def __str__(self) -> str:
+        """Return the printed table."""
+        return str(self.table())
+
+    def __repr__(self) -> str:
+        """Return the printed table."""
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return self.table().to_html()
+
+    def to_markdown(self, *args: Any, **kwargs: Any) -> str:  # type: ignore[override]
+        """Return the table in Markdown, with `group_rows` as in `table`."""
+        return _write(self.table(kwargs.get("group_rows", SHOWN_GROUP_ROWS)).to_markdown(), args)
+
+    def to_latex(self, *args: Any, **kwargs: Any) -> str:  # type: ignore[override]
+        """Return the table in LaTeX, with `group_rows` as in `table`."""
+        return _write(self.table(kwargs.get("group_rows", SHOWN_GROUP_ROWS)).to_latex(), args)
+
+
+def _write(text: str, places: Sequence[Any]) -> str:
+    for place in places:
+        with open(place, "w", encoding="utf-8") as file:
+            file.write(text)
+    return text
+
+
+def compare(*fits: BayesFit | ClassicalFit, prob: float = 0.95, groups: bool = True) -> Comparison:
+    """Put fits side by side in one table.
+
+    Parameters
+    ----------
+    *fits : BayesFit or ClassicalFit
+        Two or more fits, or one; of the same outcome.
+    prob : float
+        Probability of the intervals.
+    groups : bool
+        Whether to add the totals of every group under each fit.
+
+    Returns
+    -------
+    Comparison
+        A data frame with one row a parameter. Printed, it shows population coefficients, sds,
+        correlations and the residual, then the groups' totals.
+
+    Raises
+    ------
+    HmlmError
+        If there is no fit, if the outcomes differ, or if REML likelihoods with different fixed
+        effects would stand side by side.
+
+    Examples
+    --------
+    >>> import hmlm
+    >>> model = hmlm.Model("Reaction ~ Days + (Days | Subject)", hmlm.load_dataset("sleepstudy"))
+    >>> pooled = model.with_pooling("complete").fit(hmlm.OLS())
+    >>> table = hmlm.compare(model.fit(hmlm.REML()), pooled, groups=False)
+    >>> table["REML"].loc[("population", "", "", "Days"), ["estimate", "std_error"]].round(3)
+    estimate     10.467
+    std_error     1.546
+    Name: (population, , , Days), dtype: object
+    """
+    if not fits:
+        raise HmlmError("compare needs at least one fit.")
+    outcomes = list(dict.fromkeys(f.design.spec.outcome for f in fits))
+    if len(outcomes) > 1:
+        raise HmlmError(f"fits of different outcomes do not compare: {listed(outcomes)}.")
+    if len({len(f.design.y) for f in fits}) > 1:
+        rows = listed(f"{f.label}: {len(f.design.y):,}" for f in fits)
+        raise HmlmError(
+            f"the fits use different numbers of rows ({rows}): fit them to the same complete rows."
+        )
+    restricted = [f for f in fits if isinstance(f.method, REML)]
+    if len({f.design.terms for f in restricted}) > 1:
+        raise HmlmError(
+            "REML likelihoods of models with different fixed effects are those of different data "
+            "and do not compare: fit the models with hmlm.ML() instead."
+        )
+    labels = _labels(fits)
+    tables = []
+    for fit, label in zip(fits, labels, strict=True):
+        table = tidy_table(fit, prob, groups)
+        table["fit"] = label
+        tables.append(table[table["component"] != "group"] if groups else table)
+    wide = []
+    for fit, table in zip(fits, tables, strict=True):
+        figures = ["estimate", "std_error", "lower", "upper"]
+        figures += ["ess_bulk", "r_hat"] if isinstance(fit, BayesFit) else ["df", "p_value"]
+        block = table.set_index(KEYS)[figures]
+        block.columns = pd.MultiIndex.from_product([[table["fit"].iloc[0]], figures])
+        wide.append(block)
+    joined = wide[0]
+    for block in wide[1:]:
+        joined = joined.join(block, how="outer", sort=False)
+    place = {c: i for i, c in enumerate(ORDER)}
+    seen: dict[tuple[Any, ...], int] = {}
+    for table in tables:
+        for key in table[KEYS].itertuples(index=False, name=None):
+            seen.setdefault(key, len(seen))
+    joined = joined.loc[sorted(seen, key=lambda k: (place[k[0]], seen[k]))]
+    joined.columns.names = ["fit", "figure"]
+    result = Comparison(joined)
+    object.__setattr__(result, "fits", tables)
+    result.attrs = {"formula": fits[0].design.spec.formula, "prob": prob}
+    return result
+
+
+def _labels(fits: Sequence[BayesFit | ClassicalFit]) -> list[str]:
+    labels: list[str] = []
+    for fit in fits:
+        label, n = fit.label, 2
+        while label in labels:
+            label, n = f"{fit.label} ({n})", n + 1
+        labels.append(label)
+    return labels
+
+
+def _table(comparison: Comparison, group_rows: int | None) -> Table:
+    labels = list(dict.fromkeys(comparison.columns.get_level_values(0)))
+    columns: list[tuple[str, str, str]] = []
+    over = [("", 2)]
+    for label in labels:
+        figures = comparison[label].columns
+        bayes = "r_hat" in figures
+        heads = (
+            [
+                ("estimate", "mean"),
+                ("std_error", "sd"),
+                ("lower", "lower"),
+                ("upper", "upper"),
+                ("ess_bulk", "ESS"),
+                ("r_hat", "R-hat"),
+            ]
+            if bayes
+            else [("estimate", "estimate"), ("std_error", "std.error")]
+        )
+        columns += [(label, figure, head) for figure, head in heads]
+        over.append((label, len(heads)))
+    components = comparison.index.get_level_values("component")
+    group_kind = "line" if (components == "line").any() else "total"
+    upper = comparison[~components.isin(["total", "line", "group"])]
+    lower = comparison[components == group_kind]
+    cut = len(lower) if group_rows is None else min(group_rows, len(lower))
+    rows = []
+    for part in (upper, lower.iloc[:cut]):
+        for key, values in zip(part.index, part.to_dict("records"), strict=True):
+            rows.append(
+                [
+                    *_names(key),
+                    *(
+                        number(values[(label, figure)], 0 if figure == "ess_bulk" else 3)
+                        for label, figure, _ in columns
+                    ),
+                ]
+            )
+    notes = []
+    if len(lower) > cut:
+        notes.append(f"... and {len(lower) - cut:,} more rows of groups: .table(group_rows=None).")
+    if len(lower) and group_kind == "line":
+        notes.append("Groups: own intercept and slopes, group-level predictors included.")
+    elif len(lower):
+        notes.append("Groups: population + group effect.")
+    prob = comparison.attrs["prob"]
+    notes.append(f"lower, upper: equal-tailed interval of the posterior, {prob:.0%}.")
+    return Table(
+        header=["", "", *(head for _, _, head in columns)],
+        rows=rows,
+        title=comparison.attrs["formula"],
+        notes=notes,
+        left=2,
+        over=over,
+    )
+
+
+def _names(key: tuple[Any, ...]) -> tuple[str, str]:
+    component, group, level, term = key
+    if component == "population":
+        return "", term
+    if component == "residual":
+        return "", term
+    if component in ("sd", "cor"):
+        return f"{component} {group}", term
+    return f"{group} {level}", term
+
+
+def side_by_side(
+    formula: str,
+    data: Any,
+    family: str = "gaussian",
+    priors: Mapping[str, Any] | None = None,
+    random_seed: int | None = None,
+    progressbar: bool = True,
+    prob: float = 0.95,
+) -> Comparison:
+    """Fit a model in every way that applies and put the fits side by side.
+
+    Complete pooling and no pooling by least squares, partial pooling by REML and by NUTS.
+
+    Parameters
+    ----------
+    formula : str
+        The model, in lme4's notation, with at least one group term.
+    data : data frame
+        The table.
+    family : str
+        Family of the outcome.
+    priors : mapping of str to Prior, optional
+        Priors for the Bayesian fit.
+    random_seed : int, optional
+        Seed of the sampler.
+    progressbar : bool
+        Whether to show a progress bar while sampling.
+    prob : float
+        Probability of the intervals.
+
+    Returns
+    -------
+    Comparison
+        See `compare`.
+    """
+    spec = parse_formula(formula, family, priors)
+    if not spec.group_terms:
+        raise HmlmError(f"'{formula}' has no group term: add one, such as (1 | group).")
+    grouped: GroupedData = make_grouped_data(data, spec.columns, spec.groups)
+    design = make_design(spec, grouped)
+    alone = make_design(with_pooling(spec, "none"), grouped)
+    pooled = make_design(with_pooling(spec, "complete"), grouped)
+    fits: list[BayesFit | ClassicalFit] = [
+        OLS().run(pooled),
+        REML().run(design),
+        NUTS().run(design, random_seed=random_seed, progressbar=progressbar),
+    ]
+    if np.isfinite(len(alone.y)) and len(alone.y) > sum(
+        len(b.levels) * len(b.columns) for b in alone.blocks
+    ):
+        fits.insert(1, OLS().run(alone))
+    return compare(*fits, prob=prob)

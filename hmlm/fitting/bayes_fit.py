@@ -1,0 +1,227 @@
+"""The result of sampling a posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hmlm.default_priors import ResolvedPriors
+from hmlm.design import Block, Design
+from hmlm.estimates import Numbers, line_lead, tidy_table, total_lead
+from hmlm.fitting.diagnostics import convergence
+from hmlm.prediction import Groups, Kind, predict_bayes
+from hmlm.status import Status
+from hmlm.summaries import Summary, bayes_summary
+
+if TYPE_CHECKING:
+    import pymc as pm
+    import xarray as xr
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class BayesFit:
+    """Draws from the posterior of a model.
+
+    Attributes
+    ----------
+    design : Design
+        What was fitted.
+    method : object
+        The method and its settings.
+    priors : ResolvedPriors
+        The prior of every parameter.
+    status : Status
+        Divergences, R-hat, effective sample sizes and what to do about them, in sentences.
+    random_seed : int or None
+        The seed.
+    seconds : float
+        How long sampling took.
+    """
+
+    design: Design
+    method: Any
+    priors: ResolvedPriors
+    status: Status
+    random_seed: int | None
+    seconds: float
+    _parameters: Mapping[str, np.ndarray]
+    _stats: Mapping[str, np.ndarray]
+    _draw_effects: Callable[[], dict[str, np.ndarray]] | None = None
+    _centered: Any = None
+    _kept: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Short name of the fit for the head of a column."""
+        pooling = self.design.spec.pooling
+        return str(self.method) if pooling == "partial" else f"{self.method} ({pooling} pooling)"
+
+    @property
+    def model(self) -> pm.Model:
+        """The same density as a PyMC model, built at the first access."""
+        if "model" not in self._kept:
+            from hmlm.models.build import build_model
+
+            self._kept["model"] = build_model(self.design, self.priors, self._centered)
+        model: pm.Model = self._kept["model"]
+        return model
+
+    @property
+    def draws(self) -> xr.DataTree:
+        """All draws, as the DataTree that ArviZ takes; the first access draws the group effects."""
+        if "draws" not in self._kept:
+            self._kept["draws"] = self._make_draws()
+        draws: xr.DataTree = self._kept["draws"]
+        return draws
+
+    def variable(self, name: str) -> np.ndarray:
+        """Return the draws of one variable, shape (chains, draws, ...)."""
+        if name not in self._parameters and name in self.design.dims:
+            if "effects" not in self._kept:
+                assert self._draw_effects is not None
+                self._kept["effects"] = self._draw_effects()
+            effects: dict[str, np.ndarray] = self._kept["effects"]
+            return effects[name]
+        return self._parameters[name]
+
+    def _make_draws(self) -> xr.DataTree:
+        import xarray as xr
+
+        from hmlm import __version__
+
+        design = self.design
+        chains, n = self._parameters["sigma"].shape[:2]
+        base = {"chain": np.arange(chains), "draw": np.arange(n)}
+        dims = design.dims
+        used = {d for ds in dims.values() for d in ds}
+        coords = {**base, **{d: _plain(v) for d, v in design.coords.items() if d in used}}
+        attrs = {
+            "creation_library": "hmlm",
+            "creation_library_version": __version__,
+            "inference_library": str(self.method),
+            "formula": design.spec.formula,
+            "random_seed": str(self.random_seed),
+            "sampling_time": self.seconds,
+            "sample_dims": ["chain", "draw"],
+        }
+        posterior = xr.Dataset(
+            {name: (("chain", "draw", *dims[name]), self.variable(name)) for name in dims},
+            coords=coords,
+            attrs=attrs,
+        )
+        stats = xr.Dataset(
+            {name: (("chain", "draw"), values) for name, values in self._stats.items()},
+            coords=base,
+            attrs=attrs,
+        )
+        rows = {"row": np.asarray(design.coords["row"])}
+        observed = xr.Dataset({"y": (("row",), design.y)}, coords=rows, attrs=attrs)
+        return xr.DataTree.from_dict(
+            {"posterior": posterior, "sample_stats": stats, "observed_data": observed}
+        )
+
+    def _block(self, group: str) -> Block:
+        return next(b for b in self.design.blocks if b.group == group)
+
+    def _quantity(self, name: str) -> np.ndarray:
+        """Draws of a variable, or of the totals or lines of a grouping factor."""
+        kind, _, group = name.partition("_")
+        if kind not in ("total", "line"):
+            return self.variable(name)
+        effects = self.variable(f"b_{group}")
+        if self.design.spec.pooling == "none" or not self.design.terms:
+            return effects
+        block = self._block(group)
+        lead = line_lead(self.design, block) if kind == "line" else None
+        beta = self.variable("beta")
+        if lead is None:
+            return effects + (beta @ total_lead(self.design, block).T)[:, :, None, :]
+        return effects + np.einsum("cdp,jqp->cdjq", beta, lead, optimize=True)
+
+    def describe(self, name: str, prob: float) -> Numbers:
+        """Return mean, sd, interval and convergence of one variable, totals or lines."""
+        key = ("describe", name, prob)
+        if key not in self._kept:
+            draws = self._quantity(name)
+            tails = np.quantile(draws, [0.5 - prob / 2, 0.5 + prob / 2], axis=(0, 1))
+            found = convergence(draws)
+            self._kept[key] = Numbers(  # type: ignore[index]
+                estimate=draws.mean(axis=(0, 1)),
+                std_error=draws.std(axis=(0, 1), ddof=1),
+                lower=tails[0],
+                upper=tails[1],
+                interval="eti",
+                ess_bulk=found["ess_bulk"],
+                r_hat=found["r_hat"],
+            )
+        numbers: Numbers = self._kept[key]  # type: ignore[index]
+        return numbers
+
+    def tidy(self, prob: float = 0.95, groups: bool = True) -> pd.DataFrame:
+        """Return every estimate in one tidy table; see `hmlm.tidy`."""
+        return tidy_table(self, prob, groups)
+
+    def summary(self, prob: float = 0.95) -> Summary:
+        """Return posterior means, sds, intervals and convergence, for terminal and notebook."""
+        return bayes_summary(self, prob)
+
+    def predict(
+        self,
+        new_data: Any = None,
+        kind: Kind = "mean",
+        groups: Groups = "include",
+        random_seed: int | None = None,
+        prob: float = 0.95,
+    ) -> pd.DataFrame:
+        """Predict the outcome of the rows of the fit, or of new rows.
+
+        Parameters
+        ----------
+        new_data : data frame, optional
+            New rows; those of the fit when None.
+        kind : {"mean", "linear", "response"}
+            The expected outcome, the linear predictor, or a new observation with its residual.
+        groups : {"include", "population", "new"}
+            Known groups by their effects (unknown ones are refused), every group at the
+            population, or every group as a new one: drawn from N(0, D), its effects correlated,
+            the same in all rows of the group.
+        random_seed : int, optional
+            Seed of the draws of new groups and observations.
+        prob : float
+            Probability of the equal-tailed interval.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``estimate``, ``std_error``, ``lower`` and ``upper``, a row for each row.
+        """
+        needed = [
+            name for name in self.design.dims if groups == "include" or not name.startswith("b_")
+        ]
+        posterior = {}
+        for name in needed:
+            values = self.variable(name)
+            posterior[name] = values.reshape(-1, *values.shape[2:])
+        return predict_bayes(self, posterior, new_data, kind, groups, prob, random_seed)
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+    def __str__(self) -> str:
+        """Return the summary as text."""
+        return str(self.summary())
+
+    def __repr__(self) -> str:
+        """Return one line: the model, the method, the number of draws."""
+        chains, n = self._parameters["sigma"].shape[:2]
+        return f"<BayesFit {self.design.spec.formula!r} by {self.method}: {chains} x {n} draws>"
+
+
+def _plain(values: Any) -> np.ndarray:
+    """Coordinates as plain numbers or text, so that results can be saved."""
+    array = np.asarray(values)
+    return array.astype(str) if array.dtype == object else array

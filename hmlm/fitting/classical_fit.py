@@ -1,0 +1,229 @@
+"""The result of a classical fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from hmlm.design import Design
+from hmlm.estimates import Numbers, line_lead, tidy_table, total_lead
+from hmlm.prediction import Groups, Kind, predict_classical
+from hmlm.status import Status
+from hmlm.summaries import Summary, classical_summary
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class GroupEffects:
+    """Estimated effects of every level of one grouping factor.
+
+    Attributes
+    ----------
+    modes : ndarray, shape (J, q)
+        Conditional modes (partial pooling), or the group's own coefficients (no pooling).
+    covariance : ndarray, shape (J, q, q)
+        Conditional covariance given beta and the variances; the covariance of the coefficients
+        under no pooling.
+    gain : ndarray, shape (J, q, p)
+        How the modes fall as beta rises: D Z'V^-1 X.
+    estimable : ndarray of bool, shape (J, q)
+        Whether the data determine the effect at all.
+    """
+
+    modes: np.ndarray
+    covariance: np.ndarray
+    gain: np.ndarray
+    estimable: np.ndarray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class ClassicalFit:
+    """Estimates by least squares or maximum likelihood.
+
+    Attributes
+    ----------
+    design : Design
+        What was fitted.
+    method : object
+        The method and its settings.
+    status : Status
+        Convergence and singularity, in sentences.
+    estimates : mapping of str to ndarray
+        Point estimates by the names that the draws of a Bayesian fit have: ``beta``,
+        ``sd_<group>``, ``cor_<group>``, ``sigma``, ``b_<group>``.
+    vcov : ndarray, shape (p, p)
+        Covariance of the population coefficients.
+    df : ndarray, shape (p,)
+        Degrees of freedom of their t tests.
+    log_likelihood : float
+        The maximum; the restricted one under REML, as R's ``logLik``.
+    criterion : float
+        -2 log-likelihood, the figure that was minimised.
+    n_parameters : int
+        Number of parameters that AIC and BIC count.
+    n_effective : int
+        Number of observations in BIC: N, or N - p under REML, as nlme has it.
+    effects : mapping of str to GroupEffects
+        Group effects by factor.
+    """
+
+    design: Design
+    method: Any
+    status: Status
+    estimates: Mapping[str, np.ndarray]
+    vcov: np.ndarray
+    df: np.ndarray
+    log_likelihood: float
+    criterion: float
+    n_parameters: int
+    n_effective: int
+    effects: Mapping[str, GroupEffects]
+
+    @property
+    def label(self) -> str:
+        """Short name of the fit for the head of a column."""
+        pooling = self.design.spec.pooling.replace("none", "no")
+        return str(self.method) if pooling == "partial" else f"{self.method} ({pooling} pooling)"
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion."""
+        return -2 * self.log_likelihood + 2 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion, with nlme's number of observations (N - p under REML)."""
+        return -2 * self.log_likelihood + float(np.log(self.n_effective)) * self.n_parameters
+
+    @property
+    def std_errors(self) -> dict[str, np.ndarray]:
+        """Standard errors by variable; NaN where the method gives no honest one."""
+        errors = {"beta": np.sqrt(np.diagonal(self.vcov))}
+        for name, value in self.estimates.items():
+            if name.startswith("b_"):
+                effects = self.effects[name.removeprefix("b_")]
+                variance = np.diagonal(effects.covariance, axis1=1, axis2=2)
+                errors[name] = np.where(
+                    effects.estimable, np.sqrt(np.maximum(variance, 0.0)), np.nan
+                )
+            elif name != "beta":
+                errors[name] = np.full(np.shape(value), np.nan)
+        return errors
+
+    @property
+    def correlation(self) -> pd.DataFrame:
+        """Correlation of the estimated population coefficients."""
+        se = np.sqrt(np.diagonal(self.vcov))
+        terms = list(self.design.terms)
+        return pd.DataFrame(self.vcov / np.outer(se, se), index=terms, columns=terms)
+
+    @property
+    def fitted(self) -> np.ndarray:
+        """Fitted values with the group effects, shape (N,)."""
+        design = self.design
+        eta = design.X @ self.estimates["beta"] if design.terms else np.zeros(len(design.y))
+        for block in design.blocks:
+            modes = np.nan_to_num(self.effects[block.group].modes)
+            eta = eta + np.einsum("nk,nk->n", block.Z, modes[block.index])
+        return eta if design.offset is None else eta + design.offset
+
+    @property
+    def standardized_residuals(self) -> np.ndarray:
+        """Innermost Pearson residuals: (y - fitted) / sigma, shape (N,)."""
+        residual = (self.design.y - self.fitted) / float(self.estimates["sigma"])
+        if self.design.weights is not None:
+            residual = residual * np.sqrt(self.design.weights)
+        return residual
+
+    def describe(self, name: str, prob: float) -> Numbers:
+        """Return estimate, standard error, interval and test of a variable, a total or a line."""
+        value, error, df = self._moments(name)
+        is_beta = name == "beta"
+        with np.errstate(divide="ignore", invalid="ignore"):
+            half = special.stdtrit(df, 0.5 + prob / 2) * error
+            statistic = value / error if is_beta else np.full(np.shape(value), np.nan)
+            p_value = 2 * special.stdtr(df, -np.abs(statistic))
+        return Numbers(
+            estimate=value,
+            std_error=error,
+            lower=value - half,
+            upper=value + half,
+            interval="wald",
+            df=df if is_beta else None,
+            statistic=statistic,
+            p_value=p_value,
+        )
+
+    def _moments(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | float]:
+        kind, _, group = name.partition("_")
+        if kind not in ("total", "line"):
+            value = np.asarray(self.estimates[name])
+            error = self.std_errors[name]
+            if kind == "b":
+                value = np.where(self.effects[group].estimable, value, np.nan)
+            return value, error, self.df if name == "beta" else np.inf
+        block = next(b for b in self.design.blocks if b.group == group)
+        effects = self.effects[group]
+        if self.design.spec.pooling == "none":
+            value, error, _ = self._moments(f"b_{group}")
+            return value, error, float(self.n_effective - self.n_parameters + 1)
+        line = line_lead(self.design, block) if kind == "line" else None
+        select = total_lead(self.design, block) if line is None else line
+        value = effects.modes + select @ self.estimates.get("beta", np.empty(0))
+        # Prediction error of beta_k + b_jk (Henderson 1975): conditional variance of b, plus what
+        # the uncertainty of beta adds.
+        lead = select - effects.gain
+        variance = np.diagonal(effects.covariance, axis1=1, axis2=2) + np.einsum(
+            "jkp,pr,jkr->jk", lead, self.vcov, lead
+        )
+        return value, np.sqrt(np.maximum(variance, 0.0)), np.inf
+
+    def tidy(self, prob: float = 0.95) -> pd.DataFrame:
+        """Return every estimate in one tidy table; see `hmlm.tidy`."""
+        return tidy_table(self, prob)
+
+    def summary(self) -> Summary:
+        """Return the fit as nlme prints it, for terminal and notebook."""
+        return classical_summary(self)
+
+    def predict(
+        self,
+        new_data: Any = None,
+        kind: Kind = "mean",
+        groups: Groups = "include",
+        random_seed: int | None = None,
+        prob: float = 0.95,
+    ) -> pd.DataFrame:
+        """Predict the outcome of the rows of the fit, or of new rows.
+
+        Parameters
+        ----------
+        new_data : data frame, optional
+            New rows; those of the fit when None.
+        kind : {"mean", "linear", "response"}
+            The expected outcome, the linear predictor, or a new observation with its residual.
+        groups : {"include", "population", "new"}
+            Known groups by their effects (unknown ones are refused), every group at the
+            population, or every group as a new one.
+        random_seed : int, optional
+            Not used: intervals of classical fits are in closed form.
+        prob : float
+            Probability of the interval.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``estimate``, ``std_error``, ``lower`` and ``upper``, a row for each row.
+        """
+        return predict_classical(self, new_data, kind, groups, prob)
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+    def __str__(self) -> str:
+        """Return the summary as text."""
+        return str(self.summary())

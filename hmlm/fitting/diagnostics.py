@@ -1,0 +1,172 @@
+"""Whether draws can be trusted, said in sentences with what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from hmlm.errors import counted, listed
+from hmlm.status import Status
+
+MAX_RHAT = 1.01
+MIN_ESS = 400.0
+MIN_BFMI = 0.3
+
+
+def named_elements(dataset: Any) -> tuple[list[str], np.ndarray]:
+    """Flatten a posterior into named scalars.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Variables with dims chain and draw first.
+
+    Returns
+    -------
+    names : list of str
+        ``variable[label, label]``; constants such as the diagonal of a correlation matrix and
+        entries that repeat another are left out.
+    draws : ndarray, shape (chains, draws, number)
+        Their draws.
+    """
+    names: list[str] = []
+    pieces: list[np.ndarray] = []
+    for name, variable in dataset.data_vars.items():
+        values = variable.to_numpy()
+        shape = values.shape[2:]
+        flat = values.reshape(*values.shape[:2], -1)
+        labels = [[str(v) for v in dataset[d].to_numpy()] for d in variable.dims[2:]]
+        keep = []
+        for k, place in enumerate(np.ndindex(*shape)):
+            if str(name).startswith("cor_") and place[0] <= place[1]:
+                continue
+            if np.ptp(flat[:, :, k]) == 0:
+                continue
+            keep.append(k)
+            inside = ", ".join(lab[i] for lab, i in zip(labels, place, strict=True))
+            names.append(f"{name}[{inside}]" if inside else str(name))
+        pieces.append(flat[:, :, keep])
+    return names, np.concatenate(pieces, axis=2)
+
+
+def convergence(draws: np.ndarray) -> dict[str, np.ndarray]:
+    """Return R-hat and effective sample sizes of many scalars, by ArviZ.
+
+    Parameters
+    ----------
+    draws : ndarray, shape (chains, draws, ...)
+        Draws.
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``r_hat``, ``ess_bulk`` and ``ess_tail``, with the shape of one draw.
+    """
+    from arviz_stats.base import array_stats
+
+    axes = {"chain_axis": 0, "draw_axis": 1}
+    if draws.shape[0] < 2 or draws.shape[1] < 4:
+        blank = np.full(draws.shape[2:], np.nan)
+        return {"r_hat": blank, "ess_bulk": blank, "ess_tail": blank}
+    return {
+        "r_hat": np.asarray(array_stats.rhat(draws, **axes)),
+        "ess_bulk": np.asarray(array_stats.ess(draws, method="bulk", **axes)),
+        "ess_tail": np.asarray(array_stats.ess(draws, method="tail", prob=(0.05, 0.95), **axes)),
+    }
+
+
+def bfmi(energy: np.ndarray) -> np.ndarray:
+    """Return the Bayesian fraction of missing information of every chain (Betancourt 2016)."""
+    change = np.square(np.diff(energy, axis=1)).mean(axis=1)
+    return np.asarray(change / np.var(energy, axis=1))
+
+
+def diagnose(
+    dataset: Any, stats: Mapping[str, Any], max_treedepth: int, notes: Iterable[str] = ()
+) -> Status:
+    """Check draws and the sampler's own statistics.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        The posterior.
+    stats : mapping of str to array
+        ``diverging``, ``energy`` and ``depth``, shape (chains, draws), as far as there are any.
+    max_treedepth : int
+        The largest depth that was allowed.
+    notes : iterable of str
+        Sentences to carry along.
+
+    Returns
+    -------
+    Status
+        With a sentence for every problem found.
+    """
+    problems: list[str] = []
+    names, draws = named_elements(dataset)
+    found = convergence(draws)
+    numbers = {
+        "draws": float(draws.shape[0] * draws.shape[1]),
+        "max_r_hat": float(np.nanmax(found["r_hat"], initial=np.nan)),
+        "min_ess_bulk": float(np.nanmin(found["ess_bulk"], initial=np.nan)),
+        "min_ess_tail": float(np.nanmin(found["ess_tail"], initial=np.nan)),
+    }
+    if "diverging" in stats:
+        diverging = int(np.asarray(stats["diverging"]).sum())
+        numbers["divergences"] = float(diverging)
+        if diverging:
+            problems.append(
+                f"{counted(diverging, 'divergence')} in {draws.shape[0] * draws.shape[1]:,} draws: "
+                "parts of the posterior may not have been reached. Raise target_accept, as "
+                "hmlm.NUTS(target_accept=0.99), or write the group effects the other way round "
+                "with centered=True or False; tighter priors on the sds help too."
+            )
+    if draws.shape[0] < 2:
+        problems.append("One chain cannot be checked for convergence: draw two chains or more.")
+    high = found["r_hat"] > MAX_RHAT
+    if high.any():
+        worst = _worst(names, -found["r_hat"], high)
+        problems.append(
+            f"R-hat above {MAX_RHAT} for {counted(int(high.sum()), 'parameter')} (up to "
+            f"{np.nanmax(found['r_hat']):.3f}: {worst}): the chains do not agree yet. Draw longer, "
+            "as hmlm.NUTS(draws=4000, tune=2000); where that does not help, give the sds tighter "
+            "priors or drop a group effect."
+        )
+    for kind in ("bulk", "tail"):
+        ess = found[f"ess_{kind}"]
+        low = ess < MIN_ESS
+        if low.any():
+            problems.append(
+                f"{kind.capitalize()} effective sample size below {MIN_ESS:.0f} for "
+                f"{counted(int(low.sum()), 'parameter')} (down to {np.nanmin(ess):.0f}: "
+                f"{_worst(names, ess, low)}): {'means and sds' if kind == 'bulk' else 'intervals'} "
+                "are not precise yet. Raise draws."
+            )
+    if "energy" in stats:
+        fraction = bfmi(np.asarray(stats["energy"]))
+        numbers["min_bfmi"] = float(np.nanmin(fraction, initial=np.nan))
+        if (fraction < MIN_BFMI).any():
+            problems.append(
+                f"BFMI below {MIN_BFMI} in {counted(int((fraction < MIN_BFMI).sum()), 'chain')} "
+                f"(down to {fraction.min():.2f}): the sampler moves badly between levels of "
+                "energy, often because an sd may be near zero. Write the group effects the other "
+                "way round with centered=True or False, or tighten the priors of the sds."
+            )
+    if "depth" in stats:
+        at_limit = int((np.asarray(stats["depth"]) >= max_treedepth).sum())
+        numbers["max_treedepth_hits"] = float(at_limit)
+        if at_limit:
+            problems.append(
+                f"{counted(at_limit, 'draw')} stopped at the tree depth of {max_treedepth}: slow, "
+                f"not wrong. Raise max_treedepth, or centre and scale the predictors."
+            )
+    return Status(
+        converged=not problems, problems=tuple(problems), notes=tuple(notes), numbers=numbers
+    )
+
+
+def _worst(names: list[str], order: np.ndarray, which: np.ndarray) -> str:
+    ranked = [names[k] for k in np.argsort(order) if which[k]]
+    return listed(ranked, 3)

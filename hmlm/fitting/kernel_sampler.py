@@ -1,0 +1,172 @@
+"""NUTS on the compiled density: nutpie runs it with no Python in the loop and nothing compiled.
+
+nutpie hands raw function pointers to its sampler when it has compiled a PyMC model. The same
+entry, which is private, takes hmlm's own pointers; `tests/test_kernel_sampler.py` holds its
+contract. Where it has changed, the public entry for Python callbacks is used instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hmlm.likelihoods.posterior import Posterior
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class RawDraws:
+    """Draws in the sampler's coordinates.
+
+    Attributes
+    ----------
+    x : ndarray, shape (chains, draws, dim)
+        Coordinates.
+    stats : xarray.Dataset
+        Statistics of the sampler, by chain and draw.
+    route : str
+        "compiled", or "callback" where nutpie's private entry was not to be had.
+    """
+
+    x: np.ndarray
+    stats: Any
+    route: str
+
+
+def compiled_model(posterior: Posterior, spread: float = 0.5) -> Any:
+    """Return a nutpie model that calls the compiled density by its address."""
+    import pandas as pd
+    from nutpie import _lib
+    from nutpie.sample import CompiledModel
+
+    from hmlm.likelihoods.density import expand_address, logp_address
+
+    n = posterior.dim
+    start = posterior.start
+
+    def initial_point(seed: int) -> np.ndarray:
+        return start + np.random.default_rng(seed).uniform(-spread, spread, n)
+
+    class KernelModel(CompiledModel):  # type: ignore[misc]
+        @property
+        def n_dim(self) -> int:
+            return n
+
+        @property
+        def shapes(self) -> dict[str, tuple[int, ...]]:
+            return {"x": (n,)}
+
+        @property
+        def coords(self) -> dict[str, Any]:
+            return {}
+
+        def _make_model(self, init_mean: Any) -> Any:
+            data = posterior.buffer.ctypes.data
+            return _lib.PyMcModel(
+                _lib.LogpFunc(logp_address.address, data, posterior),
+                _lib.ExpandFunc(n, n, expand_address.address, data, posterior),
+                _lib.PyVariable.new_variables(
+                    ["x"], ["float64"], [(n,)], {"coordinate": n}, {"x": ("coordinate",)}
+                ),
+                n,
+                {"coordinate": n},
+                {"coordinate": pd.RangeIndex(n)},
+                initial_point,
+                lambda *args, **kwargs: None,
+            )
+
+        def _make_sampler(self, settings: Any, init_mean: Any, cores: Any, *rest: Any) -> Any:
+            return _lib.PySampler.from_pymc(settings, cores, self._make_model(init_mean), *rest)
+
+    return dataclasses.dataclass(frozen=True)(KernelModel)(dims={})
+
+
+def callback_model(posterior: Posterior, spread: float = 0.5) -> Any:
+    """Return a nutpie model that calls the density through Python: slower, but public."""
+    from nutpie.compiled_pyfunc import from_pyfunc
+
+    n = posterior.dim
+
+    def make_logp() -> Any:
+        return lambda x: posterior.log_density(np.asarray(x, dtype=float))
+
+    def make_expand(seed1: Any, seed2: Any, chain: Any) -> Any:
+        return lambda x: {"x": np.array(x, dtype=float)}
+
+    def initial_point(seed: int) -> np.ndarray:
+        return posterior.start + np.random.default_rng(seed).uniform(-spread, spread, n)
+
+    return from_pyfunc(
+        n,
+        make_logp,
+        make_expand,
+        [np.dtype("float64")],
+        [(n,)],
+        ["x"],
+        make_initial_point_fn=initial_point,
+    )
+
+
+def has_private_entry() -> bool:
+    """Whether nutpie still has the entry that takes function pointers."""
+    from nutpie import _lib
+
+    names = ("PyMcModel", "LogpFunc", "ExpandFunc", "PyVariable", "PySampler")
+    return all(hasattr(_lib, name) for name in names) and hasattr(_lib.PySampler, "from_pymc")
+
+
+def sample_kernel(
+    posterior: Posterior,
+    *,
+    draws: int,
+    tune: int,
+    chains: int,
+    cores: int | None,
+    target_accept: float,
+    max_treedepth: int,
+    random_seed: int | None,
+    progressbar: bool,
+    route: str | None = None,
+) -> RawDraws:
+    """Draw from a posterior with NUTS.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        What to sample.
+    draws, tune, chains, cores, target_accept, max_treedepth
+        As in `NUTS`.
+    random_seed : int or None
+        Seed.
+    progressbar : bool
+        Whether nutpie shows its progress bar.
+    route : {"compiled", "callback"}, optional
+        Which of nutpie's entries to use; the compiled one when None, if it is there.
+
+    Returns
+    -------
+    RawDraws
+        Coordinates and statistics.
+    """
+    import nutpie
+
+    if route is None:
+        route = "compiled" if has_private_entry() else "callback"
+    model = (compiled_model if route == "compiled" else callback_model)(posterior)
+    tree = nutpie.sample(
+        model,
+        draws=draws,
+        tune=tune,
+        chains=chains,
+        cores=cores,
+        seed=random_seed,
+        progress_bar=progressbar,
+        save_warmup=False,
+        target_accept=target_accept,
+        maxdepth=max_treedepth,
+    )
+    return RawDraws(
+        x=tree["posterior"]["x"].to_numpy(), stats=tree["sample_stats"].dataset, route=route
+    )

@@ -1,0 +1,294 @@
+"""The No-U-Turn sampler, on the compiled density or on the PyMC model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from hmlm.default_priors import ResolvedPriors, resolve_priors
+from hmlm.design import Block, Design
+from hmlm.errors import HmlmError
+from hmlm.fitting.bayes_fit import BayesFit
+from hmlm.fitting.diagnostics import diagnose
+from hmlm.likelihoods.crossed import Crossed
+from hmlm.likelihoods.gaussian import gaussian_sums
+from hmlm.likelihoods.optimum import best_point
+from hmlm.likelihoods.threads import one_blas_thread
+from hmlm.models.distributions import quiet_blas
+
+SETTINGS_AT_LEAST = {"draws": 1, "tune": 0, "chains": 1, "max_treedepth": 1}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NUTS:
+    """The No-U-Turn sampler (Hoffman & Gelman 2014), run by nutpie.
+
+    Gaussian models are sampled on a compiled density with the group effects integrated out, and
+    the effects are then drawn exactly from their conditional distribution: nothing is compiled for
+    a model, there is no funnel, and draws are nearly independent. Everything else is sampled from
+    the PyMC model itself; `status` says which road was taken.
+
+    Parameters
+    ----------
+    draws, tune : int
+        Draws kept, and spent on adaptation, for each chain.
+    chains : int
+        Number of chains.
+    cores : int, optional
+        Chains that run at the same time; as many as there are processors when None.
+    target_accept : float
+        Mean acceptance probability that the step size aims at.
+    max_treedepth : int
+        A trajectory has at most 2^max_treedepth steps.
+    engine : {"auto", "kernel", "pymc"}
+        The compiled density where it covers the model and PyMC elsewhere, or one of them.
+    centered : bool or mapping of str to bool, optional
+        How the PyMC model writes the group effects, for all factors or by name; chosen by how much
+        the data say about each group when None.
+
+    Raises
+    ------
+    HmlmError
+        If a setting is out of range, or the kernel is asked for a model that it does not cover.
+
+    Examples
+    --------
+    >>> import hmlm
+    >>> sleep = hmlm.load_dataset("sleepstudy")
+    >>> model = hmlm.Model("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> fit = model.fit(hmlm.NUTS(draws=500), random_seed=1, progressbar=False)
+    >>> fit.draws["posterior"]["beta"].shape
+    (4, 500, 2)
+    """
+
+    draws: int = 1000
+    tune: int = 1000
+    chains: int = 4
+    cores: int | None = None
+    target_accept: float = 0.9
+    max_treedepth: int = 10
+    engine: Literal["auto", "kernel", "pymc"] = "auto"
+    centered: bool | Mapping[str, bool] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        for name, least in SETTINGS_AT_LEAST.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise HmlmError(
+                    f"{name} must be a whole number, at least {least}, not {value!r}."
+                )
+        if self.cores is not None and (not isinstance(self.cores, int) or self.cores < 1):
+            raise HmlmError(f"cores must be a whole number, at least 1, not {self.cores!r}.")
+        if not 0 < self.target_accept < 1:
+            raise HmlmError(
+                f"target_accept must lie between 0 and 1, such as 0.9, not {self.target_accept!r}."
+            )
+        if self.engine not in ("auto", "kernel", "pymc"):
+            raise HmlmError(f"engine is 'auto', 'kernel' or 'pymc', not {self.engine!r}.")
+
+    def __str__(self) -> str:
+        """Return the name of the method."""
+        return "NUTS"
+
+    def run(
+        self, design: Design, *, random_seed: int | None = None, progressbar: bool = True
+    ) -> BayesFit:
+        """Sample the posterior of a design.
+
+        Parameters
+        ----------
+        design : Design
+            The model.
+        random_seed : int, optional
+            Seed; the same seed gives the same draws.
+        progressbar : bool
+            Whether to show a progress bar.
+        """
+        priors = resolve_priors(design)
+        seed = _check_seed(random_seed)
+        why_not = "engine='pymc'"
+        if self.engine != "pymc":
+            from hmlm.likelihoods.posterior import kernel_covers
+
+            why_not = kernel_covers(design, priors)
+            if not why_not:
+                fit = self._run_kernel(design, priors, seed, progressbar)
+                if isinstance(fit, BayesFit):
+                    return fit
+                why_not = fit
+            if self.engine == "kernel":
+                raise HmlmError(
+                    f"the compiled density does not cover this model: {why_not}. Use "
+                    "hmlm.NUTS(engine='auto')."
+                )
+        return self._run_pymc(design, priors, seed, progressbar, why_not)
+
+    def _run_kernel(
+        self, design: Design, priors: ResolvedPriors, seed: int, progressbar: bool
+    ) -> BayesFit | str:
+        """Sample the compiled density; return a reason where it does not cover the model."""
+        began = time.perf_counter()
+        with one_blas_thread():
+            sums = gaussian_sums(design)
+            if isinstance(sums, Crossed):
+                return "the crossed factors have too many levels to be integrated out together"
+            point, theta, _ = best_point(sums, reml=True)
+        from hmlm.fitting.kernel_sampler import sample_kernel
+        from hmlm.likelihoods.effect_draws import draw_effects
+        from hmlm.likelihoods.posterior import pack
+
+        posterior = pack(design, sums, priors, theta, point)
+        raw = sample_kernel(
+            posterior,
+            draws=self.draws,
+            tune=self.tune,
+            chains=self.chains,
+            cores=self.cores,
+            target_accept=self.target_accept,
+            max_treedepth=self.max_treedepth,
+            random_seed=seed,
+            progressbar=progressbar,
+        )
+        parameters = posterior.parameters(raw.x)
+        shape = raw.x.shape[:2]
+
+        def effects() -> dict[str, np.ndarray]:
+            flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in parameters.items()}
+            drawn = draw_effects(design, sums, flat, np.random.default_rng([seed, 1]))
+            return {k: v.reshape(*shape, *v.shape[1:]) for k, v in drawn.items()}
+
+        route = "" if raw.route == "compiled" else ", through Python callbacks"
+        note = f"Sampled on the compiled density with group effects integrated out{route}."
+        return self._finish(
+            design, priors, seed, parameters, raw.stats, began, [note], effects, None
+        )
+
+    def _run_pymc(
+        self,
+        design: Design,
+        priors: ResolvedPriors,
+        seed: int,
+        progressbar: bool,
+        why: str,
+    ) -> BayesFit:
+        from hmlm.models.build import build_model
+
+        began = time.perf_counter()
+        centered, choice = self._choose_form(design)
+        model = build_model(design, priors, centered)
+        with quiet_blas():
+            import nutpie
+
+            compiled = nutpie.compile_pymc_model(model)
+            tree = nutpie.sample(
+                compiled,
+                draws=self.draws,
+                tune=self.tune,
+                chains=self.chains,
+                cores=self.cores,
+                seed=seed,
+                progress_bar=progressbar,
+                save_warmup=False,
+                target_accept=self.target_accept,
+                maxdepth=self.max_treedepth,
+            )
+        posterior = tree["posterior"].dataset
+        parameters = {name: posterior[name].to_numpy() for name in design.dims}
+        notes = [f"Sampled from the PyMC model ({why})."]
+        if choice:
+            notes.append(choice)
+        return self._finish(
+            design,
+            priors,
+            seed,
+            parameters,
+            tree["sample_stats"].dataset,
+            began,
+            notes,
+            None,
+            centered,
+        )
+
+    def _finish(
+        self,
+        design: Design,
+        priors: ResolvedPriors,
+        seed: int,
+        parameters: Mapping[str, np.ndarray],
+        sample_stats: Any,
+        began: float,
+        notes: list[str],
+        effects: Any,
+        centered: Any,
+    ) -> BayesFit:
+        import xarray as xr
+
+        seconds = time.perf_counter() - began
+        kept = ("diverging", "energy", "depth", "n_steps", "step_size", "logp", "tree_depth")
+        stats = {k: sample_stats[k].to_numpy() for k in kept if k in sample_stats}
+        if note := design.data.missing_note:
+            notes.append(note)
+        coords = {k: np.asarray(v, dtype=object) for k, v in design.coords.items()}
+        dataset = xr.Dataset(
+            {
+                name: (("chain", "draw", *design.dims[name]), values)
+                for name, values in parameters.items()
+            },
+            coords={
+                d: coords[d] for name in parameters for d in design.dims[name]
+            },
+        )
+        return BayesFit(
+            design=design,
+            method=self,
+            priors=priors,
+            status=diagnose(dataset, stats, self.max_treedepth, notes),
+            random_seed=seed,
+            seconds=seconds,
+            _parameters=parameters,
+            _stats=stats,
+            _draw_effects=effects,
+            _centered=centered,
+        )
+
+    def _choose_form(self, design: Design) -> tuple[Any, str]:
+        """Centred where the data say more about a group than the population does."""
+        if self.centered is not None:
+            return self.centered, ""
+        if design.spec.pooling != "partial" or not design.blocks:
+            return None, ""
+        choice = {b.group: _informed(design, b) for b in design.blocks}
+        words = ", ".join(
+            f"{g} {'centred' if c else 'not centred'}" for g, c in choice.items()
+        )
+        return choice, f"Group effects: {words}, by how much the data say about each group."
+
+
+def _informed(design: Design, block: Block) -> bool:
+    """Whether the shrinkage weight n / (n + sigma^2 / tau^2) of a middling group exceeds 1/2.
+
+    Moment estimates from a one-way analysis of variance of the outcome less its population fit.
+    """
+    coefficients, *_ = np.linalg.lstsq(design.X, design.response)
+    residual = design.response - design.X @ coefficients
+    sizes = block.sizes
+    means = np.bincount(block.index, residual, len(sizes)) / sizes
+    within = float(((residual - means[block.index]) ** 2).sum()) / max(len(residual) - len(sizes), 1)
+    between = max(float(np.var(means)) - within / float(np.mean(sizes)), 0.0)
+    n = float(np.median(sizes))
+    return n * between > within
+
+
+def _check_seed(random_seed: int | None) -> int:
+    if random_seed is None:
+        return int(np.random.default_rng().integers(2**31))
+    if isinstance(random_seed, bool) or not isinstance(random_seed, (int, np.integer)):
+        raise HmlmError(f"random_seed must be a whole number or None, not {random_seed!r}.")
+    if random_seed < 0:
+        raise HmlmError(f"random_seed must not be negative: {random_seed}.")
+    return int(random_seed)

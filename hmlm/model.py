@@ -1,0 +1,228 @@
+"""The user's door: a formula and a table become a model that can be built and fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hmlm.data import GroupedData, make_grouped_data
+from hmlm.design import Design, make_design
+from hmlm.errors import HmlmError
+from hmlm.families import Family
+from hmlm.formula import parse_formula
+from hmlm.spec import ModelSpec, with_pooling, with_priors
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pymc as pm
+
+    from hmlm.default_priors import ResolvedPriors
+
+
+class Model:
+    """A hierarchical model of one table.
+
+    Parameters
+    ----------
+    formula : str
+        The model in lme4's notation, for example ``"y ~ x + (x | group)"``; see
+        `hmlm.formula.parse_formula`.
+    data : pandas.DataFrame, polars.DataFrame or another eager table
+        The rows. Those with a missing value in a column of the formula are left out and counted
+        in ``status``.
+    family : str or Family
+        Family of the outcome.
+    priors : mapping of str to Prior, optional
+        Priors that replace the defaults; see `with_priors`.
+    weights : str, optional
+        Column of positive weights: the residual variance of a row is sigma^2 / weight.
+    collinear : {"error", "drop"}
+        Refuse predictors that depend on earlier ones, or drop them as lme4 does.
+
+    Raises
+    ------
+    ValueError
+        If the formula cannot be read, or the data cannot bear the model; the message names column,
+        rows and the next step.
+
+    Examples
+    --------
+    >>> import hmlm
+    >>> alcohol = hmlm.load_dataset("alcohol")
+    >>> model = hmlm.Model("alcuse ~ coa + peer + time + (time | id)", alcohol)
+    >>> reml = model.fit(hmlm.REML())
+    >>> round(reml.aic, 4), round(reml.log_likelihood, 4)
+    (619.7211, -301.8606)
+    """
+
+    def __init__(
+        self,
+        formula: str,
+        data: Any,
+        family: str | Family = "gaussian",
+        priors: Mapping[str, Any] | None = None,
+        *,
+        weights: str | None = None,
+        collinear: str = "error",
+    ) -> None:
+        if collinear not in ("error", "drop"):
+            raise HmlmError(f"collinear is 'error' or 'drop', not {collinear!r}.")
+        if weights is not None and not isinstance(weights, str):
+            raise HmlmError(f"weights is the name of a column, not {weights!r:.60}.")
+        spec = parse_formula(formula, family, priors, weights)
+        columns = [*spec.columns, *([weights] if weights else [])]
+        outcome = [spec.outcome] if spec.outcome in spec.columns else []
+        self._set(spec, make_grouped_data(data, columns, spec.groups, outcome), collinear)
+
+    def _set(self, spec: ModelSpec, data: GroupedData, collinear: str) -> None:
+        self._spec = spec
+        self._data = data
+        self._collinear = collinear
+        self._design = make_design(spec, data, collinear)
+        self._priors: ResolvedPriors | None = None
+
+    def _with(self, spec: ModelSpec) -> Model:
+        other = object.__new__(Model)
+        other._set(spec, self._data, self._collinear)
+        return other
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What to fit."""
+        return self._spec
+
+    @property
+    def data(self) -> GroupedData:
+        """The rows used, with the levels and index of every grouping factor."""
+        return self._data
+
+    @property
+    def design(self) -> Design:
+        """Arrays and coordinates."""
+        return self._design
+
+    @property
+    def priors(self) -> pd.DataFrame:
+        """The prior of every parameter, with its source."""
+        return self._resolved().table()
+
+    def _resolved(self) -> ResolvedPriors:
+        from hmlm.default_priors import resolve_priors
+
+        if self._priors is None:
+            self._priors = resolve_priors(self._design)
+        return self._priors
+
+    def with_pooling(self, pooling: str) -> Model:
+        """Return the same model under another pooling.
+
+        Parameters
+        ----------
+        pooling : {"complete", "none", "partial"}
+            Ignore the groups; fit each on its own; or let them share a distribution.
+
+        Examples
+        --------
+        >>> import hmlm
+        >>> model = hmlm.Model("Reaction ~ Days + (1 | Subject)", hmlm.load_dataset("sleepstudy"))
+        >>> model.with_pooling("complete").design.blocks
+        ()
+        """
+        return self._with(with_pooling(self._spec, pooling))
+
+    def with_priors(self, **priors: Any) -> Model:
+        """Return the same model with other priors.
+
+        Parameters
+        ----------
+        **priors : Prior
+            By term name; `sd` and `cor` for all group terms, `sd_<group>` and `cor_<group>` for
+            one; `sigma` for the residual. Names that are no Python words go through
+            ``**{"a:b": ...}``.
+
+        Examples
+        --------
+        >>> import hmlm
+        >>> model = hmlm.Model("Reaction ~ Days + (1 | Subject)", hmlm.load_dataset("sleepstudy"))
+        >>> tight = model.with_priors(Days=hmlm.Prior("normal", mu=0, sigma=5))
+        >>> tight.spec.priors["Days"]
+        Prior('normal', mu=0, sigma=5)
+        """
+        other = self._with(with_priors(self._spec, priors))
+        other._resolved()
+        return other
+
+    def build(self, centered: bool | Mapping[str, bool] | None = None) -> pm.Model:
+        """Return the model as a PyMC model, with dims and coords by the names of the table.
+
+        Parameters
+        ----------
+        centered : bool or mapping of str to bool, optional
+            Whether group effects are written in their centred form, for all grouping factors or
+            by name.
+
+        Returns
+        -------
+        pymc.Model
+            The specification: readable, and open to extension.
+        """
+        from hmlm.models.build import build_model
+
+        return build_model(self._design, self._resolved(), centered=centered)
+
+    def fit(
+        self, method: Any = None, random_seed: int | None = None, progressbar: bool = True
+    ) -> Any:
+        """Fit the model.
+
+        Parameters
+        ----------
+        method : object, optional
+            `hmlm.NUTS()` (the default), `hmlm.REML()`, `hmlm.ML()` or `hmlm.OLS()`.
+        random_seed : int, optional
+            Seed, for draws that can be had again.
+        progressbar : bool
+            Whether to show a progress bar while sampling.
+
+        Returns
+        -------
+        BayesFit or ClassicalFit
+            Draws or estimates, with `.status`, `.summary()` and `.predict()`.
+        """
+        if method is None:
+            from hmlm.fitting.nuts import NUTS
+
+            method = NUTS()
+        if isinstance(method, type) or not hasattr(method, "run"):
+            raise HmlmError(
+                f"method must be a method object such as hmlm.REML() or hmlm.NUTS(draws=1000), not "
+                f"{method!r:.60}."
+            )
+        return method.run(self._design, random_seed=random_seed, progressbar=progressbar)
+
+    def graph(self) -> Any:
+        """Draw the model as a graph: graphviz where its `dot` is installed, Mermaid otherwise."""
+        from hmlm.graph import draw_graph
+
+        return draw_graph(self.build())
+
+    def to_latex(self) -> str:
+        """Return the equations of the model in LaTeX."""
+        from hmlm.equations import model_latex
+
+        return model_latex(self._design, self._resolved())
+
+    def __str__(self) -> str:
+        """Return equations, groups and priors as text."""
+        from hmlm.equations import model_text
+
+        return model_text(self._design, self._resolved())
+
+    def __repr__(self) -> str:
+        """Return equations, groups and priors as text."""
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        from hmlm.equations import model_html
+
+        return model_html(self._design, self._resolved())

@@ -1,0 +1,1 @@
+"""A design becomes a PyMC model in three steps: coefficients, covariance, likelihood."""
