@@ -142,6 +142,7 @@ def compare(*fits: BayesFit | ClassicalFit, prob: float = 0.95, groups: bool = T
         table = tidy_table(fit, prob, groups)
         table["fit"] = label
         tables.append(table[table["component"] != "group"] if groups else table)
+    tables = _with_lines(tables)
     wide = []
     for fit, table in zip(fits, tables, strict=True):
         figures = ["estimate", "std_error", "lower", "upper"]
@@ -149,15 +150,14 @@ def compare(*fits: BayesFit | ClassicalFit, prob: float = 0.95, groups: bool = T
         block = table.set_index(KEYS)[figures]
         block.columns = pd.MultiIndex.from_product([[table["fit"].iloc[0]], figures])
         wide.append(block)
-    joined = wide[0]
-    for block in wide[1:]:
-        joined = joined.join(block, how="outer", sort=False)
     place = {c: i for i, c in enumerate(ORDER)}
     seen: dict[tuple[Any, ...], int] = {}
     for table in tables:
         for key in table[KEYS].itertuples(index=False, name=None):
             seen.setdefault(key, len(seen))
-    joined = joined.loc[sorted(seen, key=lambda k: (place[k[0]], seen[k]))]
+    keys = sorted(seen, key=lambda k: (place[k[0]], seen[k]))
+    index = pd.MultiIndex.from_tuples(keys, names=KEYS)
+    joined = pd.concat([block.reindex(index) for block in wide], axis=1)
     joined.columns.names = ["fit", "figure"]
     result = Comparison(joined)
     object.__setattr__(result, "fits", tables)
@@ -173,6 +173,19 @@ def _labels(fits: Sequence[BayesFit | ClassicalFit]) -> list[str]:
             label, n = f"{fit.label} ({n})", n + 1
         labels.append(label)
     return labels
+
+
+def _with_lines(tables: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Where some fit has lines, give them to the others, whose totals are their lines."""
+    if not any((t["component"] == "line").any() for t in tables):
+        return tables
+    filled = []
+    for table in tables:
+        if not (table["component"] == "line").any():
+            lines = table[table["component"] == "total"].assign(component="line")
+            table = pd.concat([table, lines], ignore_index=True)
+        filled.append(table)
+    return filled
 
 
 def _table(comparison: Comparison, group_rows: int | None) -> Table:
@@ -220,8 +233,9 @@ def _table(comparison: Comparison, group_rows: int | None) -> Table:
         notes.append("Groups: own intercept and slopes, group-level predictors included.")
     elif len(lower):
         notes.append("Groups: population + group effect.")
-    prob = comparison.attrs["prob"]
-    notes.append(f"lower, upper: equal-tailed interval of the posterior, {prob:.0%}.")
+    if any(figure == "lower" for _, figure, _ in columns):
+        prob = comparison.attrs["prob"]
+        notes.append(f"lower, upper: equal-tailed interval of the posterior, {prob:.0%}.")
     return Table(
         header=["", "", *(head for _, _, head in columns)],
         rows=rows,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -98,13 +98,7 @@ class ResolvedPriors:
         return bool(self.constant.any())
 
     def table(self) -> pd.DataFrame:
-        """Return one row a parameter, with the columns parameter, prior, source and note.
-
-        Returns
-        -------
-        pandas.DataFrame
-            The priors in the order of the model.
-        """
+        """Return one row a parameter, with the columns parameter, prior, source and note."""
         import pandas as pd
 
         rows = [(e.parameter, str(e.prior), e.source, e.note) for e in self.entries]
@@ -171,14 +165,14 @@ def resolve_priors(design: Design) -> ResolvedPriors:
     >>> resolve_priors(model.design).table()[["parameter", "prior"]]
                     parameter                              prior
     0               Intercept      normal(mu=298.5, sigma=140.8)
-    1                    Days              normal(mu=0, sigma=48.9)
-    2   sd_Subject[Intercept]  half-student-t(nu=4, sigma=104.1)
+    1                    Days          normal(mu=0, sigma=48.89)
+    2   sd_Subject[Intercept]  half-student-t(nu=4, sigma=104.5)
     3        sd_Subject[Days]  half-student-t(nu=4, sigma=19.56)
     4             cor_Subject                         lkj(eta=2)
     5                   sigma  half-student-t(nu=4, sigma=56.33)
     """
     user = _User(design)
-    y = _Outcome(design)
+    y = _outcome(design)
     entries: list[PriorEntry] = []
     none = design.spec.pooling == "none"
     outside = [_Columns(b.Z, b.columns) for b in design.blocks] if none else []
@@ -196,7 +190,8 @@ def resolve_priors(design: Design) -> ResolvedPriors:
     sd: dict[str, tuple[Prior, ...]] = {}
     cor: dict[str, Prior] = {}
     for block in design.blocks if design.spec.pooling == "partial" else ():
-        rows = [user.sd(block, k, *_group_sd(block, k, y)) for k in range(len(block.columns))]
+        z = _Columns(block.Z, block.columns)
+        rows = [user.sd(block, k, *_group_sd(z, k, y)) for k in range(len(z.names))]
         sd[block.group] = tuple(r.prior for r in rows)
         entries += rows
         if block.correlated:
@@ -211,7 +206,8 @@ def resolve_priors(design: Design) -> ResolvedPriors:
     for block, own in zip(design.blocks, outside, strict=False):
         others = [columns, *(c for c in outside if c is not own)]
         extra = own.stretch() + sum(c.stretch(own.names) for c in others)
-        level = y if block is finest else y.without_mean()
+        # The mean stands in one factor only: what the others add to it is about zero.
+        level = y if block is finest else replace(y, mean=0.0)
         rows = []
         for k, column in enumerate(block.columns):
             default, note = _coefficient(own, k, level, held, float(np.sqrt(1 + extra)))
@@ -230,26 +226,25 @@ def resolve_priors(design: Design) -> ResolvedPriors:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Outcome:
     """Plain scales of the outcome less its offset."""
 
-    def __init__(self, design: Design) -> None:
-        y = design.response
-        self.name = design.spec.outcome
-        self.mean = float(y.mean())
-        self.sd = float(y.std(ddof=1))
-        self.rms = float(np.sqrt((y**2).mean()))
-        if not self.sd > 1e-12 * self.rms:
-            raise DataError(
-                f"'{self.name}' less the offset has the same value in all "
-                f"{counted(len(y), 'row')}: there is nothing to explain."
-            )
+    name: str
+    mean: float
+    sd: float
+    rms: float
 
-    def without_mean(self) -> _Outcome:
-        """Return the same scales about zero: a second intercept must not hold the mean again."""
-        other = object.__new__(_Outcome)
-        other.name, other.mean, other.sd, other.rms = self.name, 0.0, self.sd, self.rms
-        return other
+
+def _outcome(design: Design) -> _Outcome:
+    y, name = design.response, design.spec.outcome
+    sd, rms = float(y.std(ddof=1)), float(np.sqrt((y**2).mean()))
+    if not sd > 1e-12 * rms:
+        raise DataError(
+            f"'{name}' less the offset has the same value in all {counted(len(y), 'row')}: there "
+            "is nothing to explain."
+        )
+    return _Outcome(name=name, mean=float(y.mean()), sd=sd, rms=rms)
 
 
 class _Columns:
@@ -264,10 +259,8 @@ class _Columns:
 
     def stretch(self, known: tuple[str, ...] = ()) -> float:
         """Sum of (mean / sd)^2 over slopes: how far from zero they were observed."""
-        slopes = [
-            k for k, n in enumerate(self.names) if self.ones[k] == 0 and self.sd[k] > 0 and n not in known
-        ]
-        return float(((self.mean[slopes] / self.sd[slopes]) ** 2).sum())
+        slope = (self.ones == 0) & (self.sd > 0) & ~np.isin(self.names, known)
+        return float(((self.mean[slope] / self.sd[slope]) ** 2).sum())
 
 
 def _ones(values: np.ndarray, names: tuple[str, ...], scale: np.ndarray) -> np.ndarray:
@@ -302,16 +295,15 @@ def _coefficient(
     return prior, f"no intercept: 2.5 rms({outcome}) / rms({name})"
 
 
-def _group_sd(block: Block, k: int, y: _Outcome) -> tuple[Prior, str]:
+def _group_sd(z: _Columns, k: int, y: _Outcome) -> tuple[Prior, str]:
     """Return the default prior of the sd of a group's effects, and what it is made of."""
-    z = _Columns(block.Z, block.columns)
     if z.ones[k] != 0:
         width = float(np.sqrt(1 + z.stretch()))
         scale = y.sd * abs(float(z.ones[k])) * width
         wider = f", times {width:.3g} because it is at predictors of 0" if width > 1 else ""
         return Prior("half-student-t", nu=4.0, sigma=scale), f"sd({y.name}){wider}"
     spread = float(z.sd[k] if z.sd[k] > 0 else z.rms[k])
-    note = f"sd({y.name}) / sd({block.columns[k]})"
+    note = f"sd({y.name}) / sd({z.names[k]})"
     return Prior("half-student-t", nu=4.0, sigma=y.sd / spread), note
 
 
@@ -347,15 +339,29 @@ class _User:
                     f"there is no parameter '{key}' to give a prior to.{suggest(key, keys)} "
                     f"Known: {listed(keys, 20)}."
                 )
-            if key in ("sd", "sigma") or key.startswith("sd_"):
-                _check_positive(key, prior)
-            elif key == "cor" or key.startswith("cor_"):
-                _check_lkj(key, prior)
-            elif prior.support == "correlation":
-                raise PriorError(
-                    f"the prior of '{key}' cannot be {prior.name}, which is for correlations: use "
-                    "Prior('normal', mu=..., sigma=...)."
-                )
+            self._check(key, prior, spec.family.scale)
+
+    @staticmethod
+    def _check(key: str, prior: Prior, scale: str) -> None:
+        """Raise a PriorError if a prior covers values that its parameter cannot have."""
+        kind = prior.support
+        if (key in ("sd", scale) or key.startswith("sd_")) and kind != "positive":
+            instead = _POSITIVE_FORM.get(prior.name, "half-normal")
+            raise PriorError(
+                f"the prior of '{key}' must cover positive values only, because it is a standard "
+                f"deviation: instead of {prior.name} use {instead}."
+            )
+        correlation = key == "cor" or key.startswith("cor_")
+        if correlation and kind != "correlation":
+            raise PriorError(
+                f"the prior of '{key}' must be lkj, the one for correlation matrices: "
+                "Prior('lkj', eta=2)."
+            )
+        if kind == "correlation" and not correlation:
+            raise PriorError(
+                f"the prior of '{key}' cannot be {prior.name}, which is for correlations: use "
+                "Prior('normal', mu=..., sigma=...)."
+            )
 
     def _entry(self, keys: tuple[str, ...], name: str, default: Prior, note: str) -> PriorEntry:
         for key in keys:
@@ -388,20 +394,3 @@ class _User:
 def _base(term: str) -> str:
     """Return a term without its levels: ``period`` for ``period[2]``."""
     return re.sub(r"\[[^\]]*\]", "", term)
-
-
-def _check_positive(key: str, prior: Prior) -> None:
-    if prior.support != "positive":
-        instead = _POSITIVE_FORM.get(prior.name, "half-normal")
-        raise PriorError(
-            f"the prior of '{key}' must cover positive values only, because it is a standard "
-            f"deviation: instead of {prior.name} use {instead}."
-        )
-
-
-def _check_lkj(key: str, prior: Prior) -> None:
-    if prior.support != "correlation":
-        raise PriorError(
-            f"the prior of '{key}' must be lkj, the one for correlation matrices: "
-            "Prior('lkj', eta=2)."
-        )

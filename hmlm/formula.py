@@ -99,7 +99,7 @@ def parse_formula(
                 f"'|' must stand inside its own parentheses, as in '(x | g)': see '{write(piece)}'."
             )
         population += [Token(kind="PLUS" if sign == "+" else "MINUS", text=sign), *piece]
-    names += check_expression(population) if population else []
+    names = [*(check_expression(population) if population else []), *names]
     if both := set(explained).intersection(names):
         raise FormulaError(
             f"'{min(both)}' stands on both sides of '~': an outcome cannot predict itself."

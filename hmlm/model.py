@@ -159,7 +159,7 @@ class Model:
         ----------
         centered : bool or mapping of str to bool, optional
             Whether group effects are written in their centred form, for all grouping factors or
-            by name.
+            by name; chosen by how much the data say about each group when None.
 
         Returns
         -------

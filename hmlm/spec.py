@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from hmlm.errors import HmlmError
@@ -12,6 +13,9 @@ from hmlm.families import Family
 from hmlm.priors import check_priors
 
 Pooling = Literal["partial", "complete", "none"]
+POOLING_WORDS = MappingProxyType(
+    {"partial": "partial pooling", "complete": "complete pooling", "none": "no pooling"}
+)
 _PLAIN = re.compile(r"[^\W\d_]\w*")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,7 @@ def number(value: Any, digits: int = 3) -> str:
         return f"{value:.{digits - 1}e}"
     if size >= 1e7:
         return f"{value:.{digits}e}"
-    places = digits if size < 100 else (1 if size < 10_000 else 0)
+    places = digits if size < 100 else (min(digits, 1) if size < 10_000 else 0)
     text = f"{value:.{places}f}"
     return text.removeprefix("-") if float(text) == 0 else text
 
@@ -105,17 +106,29 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        heads = list(self.header)
-        if self.over:
-            spans = [name for name, width in self.over for _ in range(width)]
-            first = {sum(w for _, w in self.over[:i]) for i in range(len(self.over))}
-            heads = [f"{spans[i] if i in first else ''}\n{h}" for i, h in enumerate(self.header)]
+        table = RichTable(
+            box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0)
+        )
+        heads = self._stacked_heads() if self.over else list(self.header)
         for i, head in enumerate(heads):
             table.add_column(Text(head), justify="left" if i < self.left else "right", no_wrap=True)
         for row in self.rows:
             table.add_row(*[Text(cell) for cell in row])
         return table
+
+    def _stacked_heads(self) -> list[str]:
+        """Heads with those that span columns above them, broken where they are wider than it."""
+        above: list[list[str]] = []
+        for name, width in self.over:
+            column = len(above)
+            room = max(len(row[column]) for row in [self.header, *self.rows])
+            above.append(textwrap.wrap(name, max(room, 1), break_long_words=False))
+            above += [[]] * (width - 1)
+        height = max(map(len, above))
+        return [
+            "\n".join([*[""] * (height - len(lines)), *lines, head])
+            for lines, head in zip(above, self.header, strict=True)
+        ]
 
     def to_html(self) -> str:
         """Return the table as HTML, every label escaped."""
@@ -171,5 +184,5 @@ class Table:
         lines.append(r"\midrule")
         lines += [" & ".join(escape_latex(c) for c in row) + r" \\" for row in self.rows]
         lines += [r"\bottomrule", r"\end{tabular}"]
-        lines += [f"% {note}" for note in self.notes]
+        lines += [f"% {line}" for note in self.notes for line in note.splitlines()]
         return "\n".join(lines)

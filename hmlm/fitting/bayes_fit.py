@@ -14,6 +14,7 @@ from hmlm.design import Block, Design
 from hmlm.estimates import Numbers, line_lead, tidy_table, total_lead
 from hmlm.fitting.diagnostics import convergence
 from hmlm.prediction import Groups, Kind, predict_bayes
+from hmlm.spec import POOLING_WORDS
 from hmlm.status import Status
 from hmlm.summaries import Summary, bayes_summary
 
@@ -58,7 +59,11 @@ class BayesFit:
     def label(self) -> str:
         """Short name of the fit for the head of a column."""
         pooling = self.design.spec.pooling
-        return str(self.method) if pooling == "partial" else f"{self.method} ({pooling} pooling)"
+        return (
+            str(self.method)
+            if pooling == "partial"
+            else f"{self.method} ({POOLING_WORDS[pooling]})"
+        )
 
     @property
     def model(self) -> pm.Model:
@@ -144,12 +149,12 @@ class BayesFit:
 
     def describe(self, name: str, prob: float) -> Numbers:
         """Return mean, sd, interval and convergence of one variable, totals or lines."""
-        key = ("describe", name, prob)
+        key = f"{name} at {prob}"
         if key not in self._kept:
             draws = self._quantity(name)
             tails = np.quantile(draws, [0.5 - prob / 2, 0.5 + prob / 2], axis=(0, 1))
             found = convergence(draws)
-            self._kept[key] = Numbers(  # type: ignore[index]
+            self._kept[key] = Numbers(
                 estimate=draws.mean(axis=(0, 1)),
                 std_error=draws.std(axis=(0, 1), ddof=1),
                 lower=tails[0],
@@ -158,7 +163,7 @@ class BayesFit:
                 ess_bulk=found["ess_bulk"],
                 r_hat=found["r_hat"],
             )
-        numbers: Numbers = self._kept[key]  # type: ignore[index]
+        numbers: Numbers = self._kept[key]
         return numbers
 
     def tidy(self, prob: float = 0.95, groups: bool = True) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from scipy import special
 from hmlm.design import Design
 from hmlm.estimates import Numbers, line_lead, tidy_table, total_lead
 from hmlm.prediction import Groups, Kind, predict_classical
+from hmlm.spec import POOLING_WORDS
 from hmlm.status import Status
 from hmlm.summaries import Summary, classical_summary
 
@@ -86,8 +87,12 @@ class ClassicalFit:
     @property
     def label(self) -> str:
         """Short name of the fit for the head of a column."""
-        pooling = self.design.spec.pooling.replace("none", "no")
-        return str(self.method) if pooling == "partial" else f"{self.method} ({pooling} pooling)"
+        pooling = self.design.spec.pooling
+        return (
+            str(self.method)
+            if pooling == "partial"
+            else f"{self.method} ({POOLING_WORDS[pooling]})"
+        )
 
     @property
     def aic(self) -> float:

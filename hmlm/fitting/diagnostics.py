@@ -64,17 +64,20 @@ def convergence(draws: np.ndarray) -> dict[str, np.ndarray]:
     dict of str to ndarray
         ``r_hat``, ``ess_bulk`` and ``ess_tail``, with the shape of one draw.
     """
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     axes = {"chain_axis": 0, "draw_axis": 1}
     if draws.shape[0] < 2 or draws.shape[1] < 4:
         blank = np.full(draws.shape[2:], np.nan)
         return {"r_hat": blank, "ess_bulk": blank, "ess_tail": blank}
-    return {
-        "r_hat": np.asarray(array_stats.rhat(draws, **axes)),
-        "ess_bulk": np.asarray(array_stats.ess(draws, method="bulk", **axes)),
-        "ess_tail": np.asarray(array_stats.ess(draws, method="tail", prob=(0.05, 0.95), **axes)),
-    }
+    with np.errstate(invalid="ignore"):  # constants, such as the diagonal of a correlation matrix
+        return {
+            "r_hat": np.asarray(array_stats.rhat(draws, **axes)),
+            "ess_bulk": np.asarray(array_stats.ess(draws, method="bulk", **axes)),
+            "ess_tail": np.asarray(
+                array_stats.ess(draws, method="tail", prob=(0.05, 0.95), **axes)
+            ),
+        }
 
 
 def bfmi(energy: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ def compiled_model(posterior: Posterior, spread: float = 0.5) -> Any:
     def initial_point(seed: int) -> np.ndarray:
         return start + np.random.default_rng(seed).uniform(-spread, spread, n)
 
-    class KernelModel(CompiledModel):  # type: ignore[misc]
+    class KernelModel(CompiledModel):
         @property
         def n_dim(self) -> int:
             return n

@@ -24,7 +24,6 @@ from hmlm.likelihoods.threads import one_blas_thread
 from hmlm.status import Status
 
 
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class REML:
     """Restricted maximum likelihood.
@@ -130,9 +129,7 @@ def _maximise(design: Design, method: ML | REML, reml: bool, rescale: bool) -> C
     notes: list[str] = []
     effects = {}
     blocks, thetas = blocks_of(sums, design), split_theta(theta, sums)
-    for block, part, shape, T in zip(
-        blocks, thetas, shapes_of(sums), bases_of(sums), strict=True
-    ):
+    for block, part, shape, T in zip(blocks, thetas, shapes_of(sums), bases_of(sums), strict=True):
         Lambda = shape.unpack(part)
         half = T @ Lambda
         sd, cor = sds_and_correlations(point.sigma2 * half @ half.T)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hmlm.default_priors import ResolvedPriors, resolve_priors
-from hmlm.design import Block, Design
+from hmlm.design import Design
 from hmlm.errors import HmlmError
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.fitting.diagnostics import diagnose
@@ -18,9 +18,8 @@ from hmlm.likelihoods.crossed import Crossed
 from hmlm.likelihoods.gaussian import gaussian_sums
 from hmlm.likelihoods.optimum import best_point
 from hmlm.likelihoods.threads import one_blas_thread
-from hmlm.models.distributions import quiet_blas
 
-SETTINGS_AT_LEAST = {"draws": 1, "tune": 0, "chains": 1, "max_treedepth": 1}
+SETTINGS_AT_LEAST = {"draws": 1, "tune": 0, "chains": 1, "cores": 1, "max_treedepth": 1}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,12 +77,10 @@ class NUTS:
         """Check the settings."""
         for name, least in SETTINGS_AT_LEAST.items():
             value = getattr(self, name)
+            if name == "cores" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise HmlmError(
-                    f"{name} must be a whole number, at least {least}, not {value!r}."
-                )
-        if self.cores is not None and (not isinstance(self.cores, int) or self.cores < 1):
-            raise HmlmError(f"cores must be a whole number, at least 1, not {self.cores!r}.")
+                raise HmlmError(f"{name} must be a whole number, at least {least}, not {value!r}.")
         if not 0 < self.target_accept < 1:
             raise HmlmError(
                 f"target_accept must lie between 0 and 1, such as 0.9, not {self.target_accept!r}."
@@ -163,7 +160,8 @@ class NUTS:
             return {k: v.reshape(*shape, *v.shape[1:]) for k, v in drawn.items()}
 
         route = "" if raw.route == "compiled" else ", through Python callbacks"
-        note = f"Sampled on the compiled density with group effects integrated out{route}."
+        what = " with group effects integrated out" if design.blocks else ""
+        note = f"Sampled on the compiled density{what}{route}."
         return self._finish(
             design, priors, seed, parameters, raw.stats, began, [note], effects, None
         )
@@ -176,32 +174,32 @@ class NUTS:
         progressbar: bool,
         why: str,
     ) -> BayesFit:
-        from hmlm.models.build import build_model
+        from hmlm.models.build import build_model, resolve_centered
 
         began = time.perf_counter()
-        centered, choice = self._choose_form(design)
+        centered = resolve_centered(design, self.centered)
         model = build_model(design, priors, centered)
-        with quiet_blas():
-            import nutpie
+        import nutpie
 
-            compiled = nutpie.compile_pymc_model(model)
-            tree = nutpie.sample(
-                compiled,
-                draws=self.draws,
-                tune=self.tune,
-                chains=self.chains,
-                cores=self.cores,
-                seed=seed,
-                progress_bar=progressbar,
-                save_warmup=False,
-                target_accept=self.target_accept,
-                maxdepth=self.max_treedepth,
-            )
+        tree = nutpie.sample(
+            nutpie.compile_pymc_model(model),
+            draws=self.draws,
+            tune=self.tune,
+            chains=self.chains,
+            cores=self.cores,
+            seed=seed,
+            progress_bar=progressbar,
+            save_warmup=False,
+            target_accept=self.target_accept,
+            maxdepth=self.max_treedepth,
+        )
         posterior = tree["posterior"].dataset
         parameters = {name: posterior[name].to_numpy() for name in design.dims}
         notes = [f"Sampled from the PyMC model ({why})."]
-        if choice:
-            notes.append(choice)
+        if centered:
+            words = ", ".join(f"{g} {'' if c else 'not '}centred" for g, c in centered.items())
+            chosen = "" if self.centered is not None else ", by how much the data say about each"
+            notes.append(f"Group effects: {words}{chosen}.")
         return self._finish(
             design,
             priors,
@@ -239,9 +237,7 @@ class NUTS:
                 name: (("chain", "draw", *design.dims[name]), values)
                 for name, values in parameters.items()
             },
-            coords={
-                d: coords[d] for name in parameters for d in design.dims[name]
-            },
+            coords={d: coords[d] for name in parameters for d in design.dims[name]},
         )
         return BayesFit(
             design=design,
@@ -255,33 +251,6 @@ class NUTS:
             _draw_effects=effects,
             _centered=centered,
         )
-
-    def _choose_form(self, design: Design) -> tuple[Any, str]:
-        """Centred where the data say more about a group than the population does."""
-        if self.centered is not None:
-            return self.centered, ""
-        if design.spec.pooling != "partial" or not design.blocks:
-            return None, ""
-        choice = {b.group: _informed(design, b) for b in design.blocks}
-        words = ", ".join(
-            f"{g} {'centred' if c else 'not centred'}" for g, c in choice.items()
-        )
-        return choice, f"Group effects: {words}, by how much the data say about each group."
-
-
-def _informed(design: Design, block: Block) -> bool:
-    """Whether the shrinkage weight n / (n + sigma^2 / tau^2) of a middling group exceeds 1/2.
-
-    Moment estimates from a one-way analysis of variance of the outcome less its population fit.
-    """
-    coefficients, *_ = np.linalg.lstsq(design.X, design.response)
-    residual = design.response - design.X @ coefficients
-    sizes = block.sizes
-    means = np.bincount(block.index, residual, len(sizes)) / sizes
-    within = float(((residual - means[block.index]) ** 2).sum()) / max(len(residual) - len(sizes), 1)
-    between = max(float(np.var(means)) - within / float(np.mean(sizes)), 0.0)
-    n = float(np.median(sizes))
-    return n * between > within
 
 
 def _check_seed(random_seed: int | None) -> int:

@@ -284,10 +284,16 @@ def pull_back_crossed(sums: Crossed, state: CrossedState, K_bar: np.ndarray) -> 
     if sums.pairs is not None:
         # z' (Lambda A^-1 Lambda') z, by pairs of non-zero entries.
         at = sums.pairs
-        scale = np.concatenate(
-            [np.full(part.stop - part.start, Lambda[0, 0]) for part, Lambda in zip(
-                rest_slices(sums), state.Lambdas, strict=True)]
-        ) if all(len(b) == 1 for b in state.Lambdas) else None
+        scale = (
+            np.concatenate(
+                [
+                    np.full(part.stop - part.start, Lambda[0, 0])
+                    for part, Lambda in zip(rest_slices(sums), state.Lambdas, strict=True)
+                ]
+            )
+            if all(len(b) == 1 for b in state.Lambdas)
+            else None
+        )
         if scale is None:
             C = state.L @ (state.L @ state.inverse()).T
             values = C[at.i, at.k]
@@ -303,9 +309,7 @@ def pull_back_crossed(sums: Crossed, state: CrossedState, K_bar: np.ndarray) -> 
     gradients = [sums.fine_shape.pack(2 * np.einsum("jab,jbc->ac", inner, state.H))]
     # Z_rest'V_fine^-1 (M - Z_rest Lambda t), from which the rest's Lambdas move K.
     score = sums.RM - sums.RR @ (state.L @ state.t) - sums.ZR.T @ _W_times(state.W, state.F)
-    for part, Lambda, shape in zip(
-        rest_slices(sums), state.Lambdas, sums.rest_shapes, strict=True
-    ):
+    for part, Lambda, shape in zip(rest_slices(sums), state.Lambdas, sums.rest_shapes, strict=True):
         size = len(Lambda)
         levels = (part.stop - part.start) // size
         quad = -2 * np.einsum(

@@ -154,7 +154,7 @@ def posterior_density(x, b, g):  # type: ignore[no-untyped-def]
             at = int(b[t + 4])
             B = b[at : at + J * q * m].reshape((J, q, m))
             log_det = separate_groups(S, B, v, is2, L, Kv, G)
-    else:
+    elif n_levels > 1:
         log_det = nested_groups(b, t, n_levels, v, is2, Ls, Kv, Gs)
     Q = 0.0
     for i in range(m):
@@ -240,7 +240,7 @@ def _fingerprint() -> int:
     """
     digest = hashlib.sha256()
     for module in (kernel, class_kernel, effect_kernel, prior_kernel, tree_kernel):
-        digest.update(Path(module.__file__).read_bytes())
+        digest.update(Path(str(module.__file__)).read_bytes())
     digest.update(Path(__file__).read_bytes())
     return int.from_bytes(digest.digest()[:7], "big") | 1
 

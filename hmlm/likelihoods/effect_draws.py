@@ -55,7 +55,7 @@ def draw_effects(
         # gamma = R (beta - beta_ols) on the orthogonal columns
         V[:, :-1] = -(parameters["beta"] - basis.beta) @ basis.R.T
     Lambdas = _lambdas(design, sums, parameters, sigma)
-    n_effects = sum(int(row[0]) * int(row[1]) for row in rows)  # type: ignore[arg-type]
+    n_effects = sum(int(row[0]) * int(row[1]) for row in rows)
     out = np.empty((n_draws, n_effects))
     step = max(1, NUMBERS_AT_ONCE // max(n_effects, 1))
     for start in range(0, n_draws, step):
@@ -111,9 +111,7 @@ def _lambdas(
     return np.ascontiguousarray(np.concatenate(flat, axis=1))
 
 
-def _by_block(
-    design: Design, sums: OneFactor | Tree, out: np.ndarray
-) -> dict[str, np.ndarray]:
+def _by_block(design: Design, sums: OneFactor | Tree, out: np.ndarray) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     bases = iter(bases_of(sums))
     if isinstance(sums, OneFactor):

@@ -34,8 +34,10 @@ def draw_tree_effects(b, n_levels, V, Lambdas, sigmas, normals, out):  # type: i
     m = V.shape[1]
     space = np.zeros(space_needed(b, table, n_levels, m))
     q_max, z_max = 0, 0
-    begins, places, l_places = np.zeros(n_levels, np.int64), np.zeros(n_levels, np.int64), np.zeros(
-        n_levels, np.int64
+    begins, places, l_places = (
+        np.zeros(n_levels, np.int64),
+        np.zeros(n_levels, np.int64),
+        np.zeros(n_levels, np.int64),
     )
     effect_at, space_at, l_at = 0, 0, 0
     for ell in range(n_levels):

@@ -6,7 +6,7 @@ import numpy as np
 
 from hmlm.design import Block, Design
 from hmlm.likelihoods.crossed import Crossed, make_crossed
-from hmlm.likelihoods.crossproducts import OneFactor, one_factor
+from hmlm.likelihoods.crossproducts import OneFactor, one_factor, population_basis
 from hmlm.likelihoods.profiled import GaussianSums
 from hmlm.likelihoods.structure import find_structure
 from hmlm.likelihoods.tree import Level, Tree, make_tree
@@ -20,6 +20,8 @@ def gaussian_sums(design: Design) -> GaussianSums:
     One factor whose groups share designs becomes a `OneFactor`; nested factors, and crossed ones
     with few levels, a `Tree`; crossed ones with many levels a `Crossed`.
     """
+    if not design.blocks:
+        return no_factor(design)
     structure = find_structure(design)
     if structure.rest_size > LARGEST_DENSE_REST:
         fine = structure.chain[0]
@@ -27,6 +29,14 @@ def gaussian_sums(design: Design) -> GaussianSums:
     if len(structure.chain) == 1 and not structure.rest:
         return one_level(one_factor(design, structure.chain[0]), structure.chain[0])
     return make_tree(design, structure)
+
+
+def no_factor(design: Design) -> Tree:
+    """Sum a design without group effects."""
+    basis = population_basis(design)
+    M = np.column_stack([basis.Q, basis.residual])
+    log_weights = 0.0 if design.weights is None else float(np.log(design.weights).sum())
+    return Tree(n=len(M), basis=basis, levels=(), MM=M.T @ M, sum_log_weights=log_weights)
 
 
 def one_level(sums: OneFactor, block: Block) -> OneFactor | Tree:

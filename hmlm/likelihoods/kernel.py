@@ -15,8 +15,6 @@ from math import log, sqrt, tanh
 import numba as nb
 import numpy as np
 
-from hmlm.likelihoods.prior_kernel import prior_logp, scale_from
-
 HEADER = 16
 BLOCK = 10
 LEVEL = 10

@@ -17,6 +17,8 @@ def best_point(
 
     A second start is tried only where the first ends at the edge or is not converged.
     """
+    if not shapes_of(sums):
+        return profiled_deviance(np.empty(0), sums, reml), np.empty(0), ""
     diagonal = np.concatenate([shape.is_diagonal for shape in shapes_of(sums)])
     bounds = [(0.0, None) if d else (None, None) for d in diagonal]
     best: tuple[ProfiledPoint, np.ndarray, str] | None = None

@@ -149,13 +149,12 @@ def kernel_covers(design: Design, priors: ResolvedPriors) -> str:
     """Return why the compiled density cannot serve a model, or an empty string if it can."""
     if design.spec.family.name != "gaussian":
         return f"the family is {design.spec.family.name}"
-    if design.spec.pooling != "partial" or not design.blocks:
-        return "there are no group effects to integrate out"
+    if design.spec.pooling == "none" and design.blocks:
+        return "every group has coefficients of its own"
     if design.offset is not None and not np.isfinite(design.offset).all():
         return "the offset is not finite"
-    for name, prior in priors.named():
-        if not isinstance(prior, Prior):
-            return f"the prior of {name} is not one of hmlm's own"
+    for entry in priors.entries:
+        name, prior = entry.parameter, entry.prior
         if prior.name == "lkj":
             continue
         if encode_prior(prior) is None or (prior.name == "uniform" and prior.support == "interval"):
@@ -213,9 +212,7 @@ def pack(
     R = sums.basis.R
     beta_map = solve_triangular(R, C) if p else C
     beta0 = sums.basis.to_user(point.gamma)
-    P = np.eye(p)
-    if priors.centered_intercept:
-        P[design.terms.index("Intercept")] += priors.x_means
+    P = np.eye(p) + np.outer(priors.constant, priors.x_means)
     beta_priors = [_encode(prior) for prior in priors.beta]
     table[2], table[3] = sums.n, p
     table[4], table[5] = len(blocks), len(levels)
@@ -224,6 +221,7 @@ def pack(
     table[8] = out.add(np.concatenate([point.gamma, C.reshape(-1)]))
     table[9] = out.add(sums.MM)
     table[10], table[11] = HEADER, HEADER + BLOCK * len(blocks)
+    assert priors.sigma is not None
     table[12] = out.add(_encode(priors.sigma))
     places = {id(b): (ell, first, copies) for ell, first, copies, b in _block_places(sums, blocks)}
     at = p
@@ -254,9 +252,7 @@ def pack(
     start.append(_unscale(priors.sigma, sigma))
     for ell, level in enumerate(levels):
         row = int(table[11]) + LEVEL * ell
-        table[row : row + len(level)] = [
-            v if isinstance(v, int) else out.add(v) for v in level
-        ]
+        table[row : row + len(level)] = [v if isinstance(v, int) else out.add(v) for v in level]
     table[1] = float(isinstance(sums, OneFactor) or len(levels[0]) > 7)
     table[13] = len(start)
     table[0] = out.length
@@ -322,9 +318,7 @@ def _classes(level: Level, m: int) -> list[int | np.ndarray] | None:
     z = width - m
     Bz, BM = level.B[:, :, :z], level.B[:, :, z:]
     size = np.trace(level.S, axis1=1, axis2=2)
-    keys = np.column_stack(
-        [level.parent, level.S.reshape(J, -1), Bz.reshape(J, -1)]
-    )
+    keys = np.column_stack([level.parent, level.S.reshape(J, -1), Bz.reshape(J, -1)])
     keys[:, 1:] = np.round(keys[:, 1:] / np.exp2(np.ceil(np.log2(size)))[:, None], 12) + 0.0
     _, first, which, counts = np.unique(
         keys, axis=0, return_index=True, return_inverse=True, return_counts=True
@@ -358,9 +352,7 @@ def _classes(level: Level, m: int) -> list[int | np.ndarray] | None:
     ]
 
 
-def _block_places(
-    sums: OneFactor | Tree, blocks: list[Block]
-) -> list[tuple[int, int, int, Block]]:
+def _block_places(sums: OneFactor | Tree, blocks: list[Block]) -> list[tuple[int, int, int, Block]]:
     """For every block: its level, its first column there, and how often it is repeated."""
     if isinstance(sums, OneFactor):
         return [(0, 0, 1, blocks[0])]

@@ -75,8 +75,7 @@ def prior_logp(code, a, b, c, x):  # type: ignore[no-untyped-def]
 
 @nb.njit(nogil=True, error_model="numpy")
 def scale_from(code, a, b, x):  # type: ignore[no-untyped-def]
-    """Return a scale from its unconstrained value: the scale, its derivative, log Jacobian, and
-    the derivative of that."""
+    """Return a scale, its derivative by the coordinate, the log Jacobian and its derivative."""
     if code == 7:
         u = 1.0 / (1.0 + exp(-x))
         width = b - a

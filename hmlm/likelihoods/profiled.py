@@ -115,7 +115,7 @@ def profiled_deviance(theta: np.ndarray, sums: GaussianSums, reml: bool) -> Prof
         gradient = _pull_back_one(sums, state, K_bar)
     elif isinstance(sums, Tree):
         pulled = pull_back(sums, state, K_bar)
-        gradient = np.concatenate([g for level in pulled for g in level])
+        gradient = np.concatenate([np.empty(0), *(g for level in pulled for g in level)])
     else:
         gradient = pull_back_crossed(sums, state, K_bar)
     return ProfiledPoint(

@@ -221,7 +221,9 @@ class Eliminated:
     W: np.ndarray
 
 
-def eliminate(tree: Tree, thetas: list[list[np.ndarray]]) -> tuple[list[Eliminated], float, np.ndarray]:
+def eliminate(
+    tree: Tree, thetas: list[list[np.ndarray]]
+) -> tuple[list[Eliminated], float, np.ndarray]:
     """Integrate the group effects out, from the finest level to the root.
 
     Returns
@@ -261,13 +263,10 @@ def eliminate(tree: Tree, thetas: list[list[np.ndarray]]) -> tuple[list[Eliminat
                 each += explained[:, q:, q:]
             up = np.add.reduceat(each, level.starts, axis=0)
         explained = up
-    assert explained is not None
-    return done, log_det, tree.MM - explained[0]
+    return done, log_det, tree.MM if explained is None else tree.MM - explained[0]
 
 
-def pull_back(
-    tree: Tree, done: list[Eliminated], K_bar: np.ndarray
-) -> list[list[np.ndarray]]:
+def pull_back(tree: Tree, done: list[Eliminated], K_bar: np.ndarray) -> list[list[np.ndarray]]:
     """Return the derivative by theta of log|V| + <K_bar, K>, by the reverse of `eliminate`."""
     gradients: list[list[np.ndarray]] = []
     E_bar = K_bar[None]
@@ -277,9 +276,9 @@ def pull_back(
         BE = at.B @ outer
         W_bar = -BE @ np.swapaxes(at.B, 1, 2)
         SW = at.S @ at.W
-        gradient = 2 * np.einsum(
-            "jab,jbc->ac", W_bar - SW @ W_bar, at.H, optimize=True
-        ) + 2 * (at.S @ at.H).sum(axis=0)
+        gradient = 2 * np.einsum("jab,jbc->ac", W_bar - SW @ W_bar, at.H, optimize=True) + 2 * (
+            at.S @ at.H
+        ).sum(axis=0)
         gradients.append(level.pack(gradient))
         if ell:
             S_bar = at.W - at.W @ W_bar @ at.W

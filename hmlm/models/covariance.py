@@ -9,7 +9,8 @@ import numpy as np
 
 from hmlm.default_priors import ResolvedPriors
 from hmlm.design import Block, Design
-from hmlm.linear import within_groups
+from hmlm.likelihoods.structure import parent_of
+from hmlm.linear import WithinGroups, within_groups
 from hmlm.models.distributions import array_variable, correlation_cholesky
 
 
@@ -36,9 +37,7 @@ def add_groups(design: Design, priors: ResolvedPriors, centered: Mapping[str, bo
     for block in design.blocks:
         dims = (block.group, f"{block.group}_term")
         if design.spec.pooling == "none":
-            effects = array_variable(
-                f"b_{block.group}", priors.b[block.group], dims, block.columns
-            )
+            effects = array_variable(f"b_{block.group}", priors.b[block.group], dims, block.columns)
         else:
             effects = _pooled_effects(block, priors, dims, centered[block.group])
         index = pm.Data(f"index_{block.group}", block.index, dims="row")
@@ -80,7 +79,7 @@ def _correlations(block: Block, priors: ResolvedPriors) -> Any:
     prior, group = priors.cor[block.group], block.group
     if len(block.parts) == 1:
         return correlation_cholesky(f"chol_{group}", prior, block.parts[0])
-    pieces = [
+    pieces: list[Any] = [
         correlation_cholesky(f"chol_{group}[{number}]", prior, size) if size > 1 else np.eye(1)
         for number, size in enumerate(block.parts)
     ]
@@ -94,49 +93,77 @@ def choose_centered(design: Design) -> dict[str, bool]:
     sample best as they are (centred); effects that lean on the other groups sample best as
     standard normals times the sd (non-centred; Papaspiliopoulos, Roberts and Sköld 2007). How much
     the rows of group j say about its effect k is lambda_jk = tau_k^2 / (tau_k^2 + v_jk), its
-    shrinkage factor. Here the sampling variance v_jk = sigma^2 (Z_j'Z_j)^-1_kk (sigma^2 / n_j for
-    an intercept) and tau_k^2 come from least squares inside groups, by the method of moments, and
-    lambda_jk is zero where a group's rows do not determine the effect. A factor is centred where
-    the average of lambda_jk over its groups is at least one half for each of its effects.
+    shrinkage factor. A factor is centred where the average of lambda_jk over its groups is at
+    least one half for each of its effects.
+
+    The sampling variance v_jk is sigma^2 (Z_j'Z_j)^-1_kk, which for an intercept is sigma^2 / n_j,
+    plus, where a finer factor is nested in this one, the variance of the finer effects over their
+    number in group j. sigma^2 and tau_k^2 come from least squares inside groups by the method of
+    moments. lambda_jk is zero where a group's rows do not determine the effect.
 
     Parameters
     ----------
     design : Design
-        The model under partial pooling.
+        The model.
 
     Returns
     -------
     dict of str to bool
-        For each group, whether to centre.
+        For each group, whether to centre; empty without partial pooling.
     """
-    if design.spec.pooling != "partial":
+    if design.spec.pooling != "partial" or not design.blocks:
         return {}
-    return {block.group: _information(design, block) >= 0.5 for block in design.blocks}
-
-
-def _information(design: Design, block: Block) -> float:
-    """Return the least, over the effects of a factor, of the average shrinkage factor."""
     root = np.ones(len(design.y)) if design.weights is None else np.sqrt(design.weights)
     response = design.response * root
     if design.terms:
         X = design.X * root[:, None]
-        coefficient, *_ = np.linalg.lstsq(X, response, rcond=None)
-        response = response - X @ coefficient
-    within = within_groups(block.Z * root[:, None], block.index, response[:, None])
-    left = len(response) - int(within.rank.sum())
-    if left <= 0:
+        response = response - X @ np.linalg.lstsq(X, response)[0]
+    fits = {
+        b.group: within_groups(b.Z * root[:, None], b.index, response[:, None])
+        for b in design.blocks
+    }
+    # The factor that leaves least is nearest to the residual variance.
+    sigma2 = min(_residual_variance(fit) for fit in fits.values())
+    if not np.isfinite(sigma2):
+        return dict.fromkeys(fits, False)
+    chosen = {}
+    for block in design.blocks:
+        fit = fits[block.group]
+        error = sigma2 * np.diagonal(fit.inverse, axis1=1, axis2=2)
+        for inner in design.blocks:
+            error = error + _inner_variance(block, inner, fits[inner.group], sigma2)
+        tau2 = _effect_variances(fit, error)
+        informed = np.where(fit.estimable, tau2 / np.maximum(tau2 + error, 1e-300), 0.0)
+        chosen[block.group] = bool(informed.mean(axis=0).min() >= 0.5)
+    return chosen
+
+
+def _residual_variance(fit: WithinGroups) -> float:
+    """Return the residual variance inside groups; infinity where no row is left for it."""
+    left = len(fit.residual) - int(fit.rank.sum())
+    return float((fit.residual**2).sum()) / left if left > 0 else np.inf
+
+
+def _effect_variances(fit: WithinGroups, error: np.ndarray) -> np.ndarray:
+    """Return the variance between groups of every effect, by moments, shape (q,).
+
+    Weights are inverse sampling variances, so that a few groups with hardly any information do
+    not drown the others.
+    """
+    weight = np.where(fit.estimable & np.isfinite(error), 1.0 / np.maximum(error, 1e-300), 0.0)
+    total = np.maximum(weight.sum(axis=0), 1e-300)
+    square = (weight * fit.coefficients[:, :, 0] ** 2).sum(axis=0) / total
+    return np.maximum(square - (weight * np.nan_to_num(error)).sum(axis=0) / total, 0.0)
+
+
+def _inner_variance(
+    outer: Block, inner: Block, fit: WithinGroups, sigma2: float
+) -> np.ndarray | float:
+    """Return what the effects of a nested factor add to the sampling variances, shape (J, q)."""
+    parent = None if inner is outer else parent_of(inner, outer)
+    if parent is None:
         return 0.0
-    sigma2 = float((within.residual**2).sum()) / left
-    averages = []
-    for k in range(len(block.columns)):
-        known = within.estimable[:, k]
-        if known.sum() < 2:
-            return 0.0
-        error = sigma2 * within.inverse[known, k, k]
-        # Weighted, so that a few groups with hardly any information do not drown the others.
-        weight = 1.0 / np.maximum(error, 1e-300)
-        effect = within.coefficients[known, k, 0]
-        square = float(np.average(effect**2, weights=weight))
-        tau2 = max(square - float(np.average(error, weights=weight)), 0.0)
-        averages.append(float((tau2 / np.maximum(tau2 + error, 1e-300)).sum()) / len(known))
-    return min(averages)
+    tau2 = _effect_variances(fit, sigma2 * np.diagonal(fit.inverse, axis1=1, axis2=2))
+    number = np.bincount(parent, minlength=len(outer.levels))
+    shared = [tau2[inner.columns.index(c)] if c in inner.columns else 0.0 for c in outer.columns]
+    return np.asarray(shared) / number[:, None]

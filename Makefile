@@ -1,0 +1,80 @@
+# Each target first makes the environment that it needs, with nothing but a Python 3.12 or newer and its pip.
+# tools/find_python.sh finds that Python; `make demo PYTHON=/path/to/python` chooses it.
+
+VENV := .venv
+PEERS := .venv-bench
+PY := $(VENV)/bin/python
+PEERS_PY := $(PEERS)/bin/python
+INSTALL := -m pip --disable-pip-version-check install --quiet
+PINNED := $(INSTALL) --constraint constraints.txt
+
+export PYTHON
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test bench format constraints clean distclean
+
+help:
+	@echo "make demo         fit a first model and see what comes back (hmlm demo)"
+	@echo "make test         lint, type check, tests, doctests, notebooks, wheel"
+	@echo "make bench        time hmlm beside other packages, which get an environment of their own"
+	@echo "make format       format the code, and mend what ruff can mend"
+	@echo "make constraints  write constraints.txt anew, with the newest releases"
+	@echo "make clean        remove what tests and builds leave; make distclean, the environments too"
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/hmlm demo
+
+test: $(VENV)/.test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m pytest
+
+bench: $(VENV)/.bench $(PEERS)/.peers
+	PEERS_PYTHON=$(PEERS_PY) $(PY) benchmarks/run.py
+
+format: $(VENV)/.test
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+constraints: $(VENV)/.lock
+	$(PY) -m uv pip compile pyproject.toml --all-extras --group dev --group test --group notebooks --group bench \
+	  --universal --python-version 3.12 --upgrade --no-annotate --no-header --quiet --output-file constraints.txt
+
+clean:
+	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path './.venv*' -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV) $(PEERS)
+
+# The environments. A stamp is older than pyproject.toml or constraints.txt when something is to be installed.
+$(PY) $(PEERS_PY):
+	python=$$(tools/find_python.sh) && "$$python" -m venv --clear $(@D:/bin=)
+
+$(VENV)/.demo: $(PY) pyproject.toml constraints.txt
+	@echo "Installing hmlm and what it needs into $(VENV): once, about a minute."
+	$(PY) $(PINNED) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(PY) $(PINNED) 'pip>=25.1'
+	$(PY) $(PINNED) --group dev --group test --group notebooks
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.demo
+	$(PY) $(PINNED) 'pip>=25.1'
+	$(PY) $(PINNED) --group bench
+	@touch $@
+
+$(VENV)/.lock: $(VENV)/.demo
+	$(PY) $(PINNED) 'pip>=25.1'
+	$(PY) $(INSTALL) --group lock
+	@touch $@
+
+$(PEERS)/.peers: $(PEERS_PY) pyproject.toml
+	$(PEERS_PY) $(INSTALL) 'pip>=25.1'
+	$(PEERS_PY) $(INSTALL) --group peers
+	@touch $@

@@ -1,0 +1,192 @@
+"""The command: ``hmlm demo``, ``hmlm fit``, ``hmlm datasets``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hmlm import __version__
+
+METHODS = ("nuts", "reml", "ml", "ols")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, or 2 after a sentence on stderr.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; those of the process by default.
+
+    Examples
+    --------
+    >>> from hmlm.__main__ import main
+    >>> main(["fit", "nowhere.csv", "y ~ x + (1 | g)", "--method", "reml"])
+    2
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("hmlm: stopped.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        message = " ".join(str(error).split())
+        print(f"hmlm: error: {message}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hmlm",
+        description="Bayesian hierarchical models of grouped data, next to their classical "
+        "estimates.",
+    )
+    parser.add_argument("--version", action="version", version=f"hmlm {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo", help="fit a first model in four ways and draw it", description=_demo.__doc__
+    )
+    demo.add_argument(
+        "--output",
+        type=Path,
+        default=Path("hmlm-demo"),
+        metavar="DIR",
+        help="folder of the figures (default: %(default)s)",
+    )
+    _add_sampling(demo, seed=1)
+    demo.set_defaults(run=_demo)
+
+    fit = commands.add_parser(
+        "fit", help="fit a model to a CSV file", description=_fit.__doc__, allow_abbrev=False
+    )
+    fit.add_argument("data", metavar="DATA", help="a CSV file, or the name of a data set of hmlm")
+    fit.add_argument(
+        "formula", metavar="FORMULA", help="for example 'score ~ hours + (hours | school)'"
+    )
+    fit.add_argument(
+        "--method", choices=METHODS, default="nuts", help="how to fit (default: %(default)s)"
+    )
+    fit.add_argument("--family", default="gaussian", help="of the outcome (default: %(default)s)")
+    fit.add_argument(
+        "--pooling",
+        choices=("partial", "complete", "none"),
+        help="let groups share a distribution, ignore them, or fit each on its own "
+        "(default: partial; complete with --method ols)",
+    )
+    fit.add_argument("--weights", metavar="COLUMN", help="column of weights")
+    _add_sampling(fit, seed=None)
+    fit.set_defaults(run=_fit)
+
+    datasets = commands.add_parser(
+        "datasets", help="list the data sets of hmlm", description=_datasets.__doc__
+    )
+    datasets.set_defaults(run=_datasets)
+    return parser
+
+
+def _add_sampling(parser: argparse.ArgumentParser, seed: int | None) -> None:
+    parser.add_argument(
+        "--draws",
+        type=_positive,
+        default=1000,
+        metavar="N",
+        help="draws of each of four chains, after as many to tune the sampler "
+        "(default: %(default)s)",
+    )
+    hint = "a new one each time" if seed is None else seed
+    parser.add_argument(
+        "--seed", type=int, default=seed, metavar="N", help=f"seed of the sampler (default: {hint})"
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    """Fit alcohol use of 82 adolescents by NUTS, REML and least squares; print and draw it."""
+    from hmlm.demo import run_demo
+
+    run_demo(arguments.output, draws=arguments.draws, seed=arguments.seed)
+
+
+def _fit(arguments: argparse.Namespace) -> None:
+    """Fit a model to a CSV file and print its summary."""
+    from hmlm.model import Model
+
+    data = _read_table(arguments.data)
+    model = Model(arguments.formula, data, family=arguments.family, weights=arguments.weights)
+    pooling = arguments.pooling or ("complete" if arguments.method == "ols" else "partial")
+    fit = model.with_pooling(pooling).fit(
+        _method(arguments.method, arguments.draws), random_seed=arguments.seed
+    )
+    print(fit.summary())
+
+
+def _read_table(name: str) -> Any:
+    import pandas as pd
+
+    from hmlm.datasets import list_datasets, load_dataset
+
+    path = Path(name)
+    if not path.exists() and name in set(list_datasets()["name"]):
+        return load_dataset(name)
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError:
+        raise ValueError(
+            f"there is no file '{name}' and no data set of that name: `hmlm datasets` lists those."
+        ) from None
+    except (ValueError, OSError) as error:
+        raise ValueError(f"cannot read '{name}' as CSV: {error}") from error
+
+
+def _method(name: str, draws: int) -> Any:
+    if name == "nuts":
+        from hmlm.fitting.nuts import NUTS
+
+        return NUTS(draws=draws, tune=draws, chains=4)
+    if name == "ols":
+        from hmlm.fitting.ols import OLS
+
+        return OLS()
+    from hmlm.fitting.maximum_likelihood import ML, REML
+
+    return REML() if name == "reml" else ML()
+
+
+def _datasets(arguments: argparse.Namespace) -> None:
+    """List the data sets that come with hmlm, each with a formula to start from."""
+    from hmlm.datasets import list_datasets
+    from hmlm.tables import Table
+
+    rows = [
+        [
+            entry["name"],
+            f"{entry['rows']:,}",
+            ", ".join(f"{count:,} {group}" for group, count in entry["groups"].items()),
+            entry["formula"],
+        ]
+        for entry in list_datasets().to_dict("records")
+    ]
+    print(
+        Table(
+            header=["name", "rows", "groups", "a model to start from"],
+            rows=rows,
+            notes=["hmlm.load_dataset(name) loads one."],
+            left=4,
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

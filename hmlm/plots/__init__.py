@@ -1,0 +1,1 @@
+"""Figures: any fit in, Matplotlib axes out."""

@@ -1,0 +1,191 @@
+"""What the panels of groups show: what runs along the axis, and what each fit predicts there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hmlm.design import Design
+from hmlm.errors import HmlmError, listed, suggest
+from hmlm.plots.canvas import named_columns
+
+GRID = 61
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Axis:
+    """What runs along the horizontal axis: a column's numbers, its categories, or the rows."""
+
+    name: str | None
+    categories: tuple[Any, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Text below the axis."""
+        return "observation" if self.name is None else self.name
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Curve:
+    """One fit in one panel."""
+
+    x: np.ndarray
+    estimate: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+def choose_axis(design: Design, group: str, x: str | None) -> Axis:
+    """Choose the predictor along the horizontal axis.
+
+    That of the user; else the first number in the group term that varies within groups, the first
+    number in the model that does, the first factor that does; else the rows of the group.
+
+    Raises
+    ------
+    HmlmError
+        If `x` is no predictor of the model.
+    """
+    frame, spec = design.data.frame, design.spec
+    texts = [spec.terms, *(t.terms for t in spec.group_terms)]
+    own = [t.terms for t in spec.group_terms if t.group == group]
+    if x is not None:
+        predictors = list(dict.fromkeys(c for t in texts for c in named_columns(t, frame)))
+        if x not in predictors:
+            raise HmlmError(
+                f"'{x}' is no predictor of the model.{suggest(x, predictors)} There are: "
+                f"{listed(predictors) or 'none'}."
+            )
+        return Axis(name=x, categories=categories_of(design, x))
+    candidates = [
+        [c for t in own for c in named_columns(t, frame)],
+        [c for t in texts for c in named_columns(t, frame)],
+    ]
+    index = design.data.index[group]
+    varying = [[c for c in some if _varies_within(frame[c], index)] for some in candidates]
+    for some in varying:
+        for column in some:
+            if not categories_of(design, column):
+                return Axis(name=column)
+    for some in varying:
+        for column in some:
+            return Axis(name=column, categories=categories_of(design, column))
+    return Axis(name=None)
+
+
+def categories_of(design: Design, column: str) -> tuple[Any, ...]:
+    """Return the categories of a factor; nothing for numbers."""
+    values = design.data.frame[column]
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return tuple(values.cat.categories)
+    texts = [design.spec.terms, *(t.terms for t in design.spec.group_terms)]
+    as_factor = re.compile(rf"\bC\(\s*`?{re.escape(column)}`?\s*[,)]")
+    numbers = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    if numbers and not any(as_factor.search(t) for t in texts):
+        return ()
+    return tuple(np.unique(values.to_numpy()).tolist())
+
+
+def _varies_within(values: pd.Series, index: np.ndarray) -> bool:
+    codes = pd.factorize(values)[0]
+    first = np.zeros(index.max() + 1, dtype=codes.dtype)
+    first[index[::-1]] = codes[::-1]
+    return bool((codes != first[index]).any())
+
+
+def predict_curves(
+    fit: Any, design: Design, group: str, members: list[np.ndarray], axis: Axis, prob: float
+) -> list[Curve]:
+    """Predict along the axis, for all panels at once.
+
+    Parameters
+    ----------
+    fit : BayesFit or ClassicalFit
+        The fit.
+    design : Design
+        The design of the first fit, which has the axis.
+    group : str
+        Grouping factor of the panels.
+    members : list of ndarray of int
+        Rows of the group in each panel.
+    axis : Axis
+        What runs along the axis.
+    prob : float
+        Probability of the band.
+    """
+    every = np.concatenate(members)
+    none = fit.design.spec.pooling == "none"
+    values = None
+    if axis.name is not None and not axis.categories:
+        values = design.data.frame[axis.name].to_numpy(dtype=float)
+    grids: list[np.ndarray] = []
+    frames = []
+    for rows in members:
+        if values is not None:
+            own = values[rows].min(), values[rows].max()
+            ends = own if none else (values[every].min(), values[every].max())
+            grid = np.unique(np.append(np.linspace(*ends, GRID), own))
+        elif axis.name is not None:
+            grid = np.arange(len(axis.categories), dtype=float)
+        else:
+            grid = np.array([0.5, len(rows) + 0.5])
+        grids.append(grid)
+        frames.append(_held(fit.design, rows, axis, grid))
+    table = pd.concat(frames, ignore_index=True)
+    predicted = _only(fit, group).predict(table, kind="mean", groups="include", prob=prob)
+    shifts = _other_effects(fit, group, members) if none else np.zeros(len(members))
+    curves = []
+    start = 0
+    for grid, shift in zip(grids, shifts, strict=True):
+        part = predicted.iloc[start : start + len(grid)]
+        start += len(grid)
+        curves.append(
+            Curve(
+                x=grid,
+                estimate=part["estimate"].to_numpy() + shift,
+                lower=part["lower"].to_numpy() + shift,
+                upper=part["upper"].to_numpy() + shift,
+            )
+        )
+    return curves
+
+
+def _held(design: Design, rows: np.ndarray, axis: Axis, grid: np.ndarray) -> pd.DataFrame:
+    """Return new rows of one group: the axis runs, everything else is held."""
+    own = design.data.frame.iloc[rows]
+    held: dict[Any, Any] = {}
+    for column in own:
+        series = own[column]
+        if column == axis.name:
+            run: Any = [axis.categories[int(k)] for k in grid] if axis.categories else grid
+            held[column] = pd.Series(run)
+            if isinstance(series.dtype, pd.CategoricalDtype):
+                held[column] = held[column].astype(series.dtype)
+        elif series.nunique() > 1 and not categories_of(design, str(column)):
+            held[column] = pd.Series(np.full(len(grid), series.mean()))
+        else:
+            value = series.mode().iloc[[0] * len(grid)]
+            held[column] = value.reset_index(drop=True)
+    return pd.DataFrame(held)
+
+
+def _only(fit: Any, group: str) -> Any:
+    """Return the fit with the effects of one grouping factor and no other."""
+    blocks = tuple(b for b in fit.design.blocks if b.group == group)
+    if len(blocks) == len(fit.design.blocks):
+        return fit
+    return replace(fit, design=replace(fit.design, blocks=blocks))
+
+
+def _other_effects(fit: Any, group: str, members: list[np.ndarray]) -> np.ndarray:
+    """Mean of the other factors' own coefficients in each group, which no pooling needs."""
+    total = np.zeros(len(fit.design.y))
+    for block in fit.design.blocks:
+        if block.group != group:
+            own = np.nan_to_num(fit.describe(f"b_{block.group}", 0.5).estimate)
+            total += np.einsum("nk,nk->n", block.Z, own[block.index])
+    return np.array([total[rows].mean() for rows in members])
