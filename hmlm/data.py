@@ -75,6 +75,10 @@ def read_columns(data: Any, columns: Sequence[str]) -> pd.DataFrame:
     DataError
         If `data` is no table, has no rows, lacks a column or has it twice, or holds dates.
     """
+    return pd.DataFrame(_read(data, columns))
+
+
+def _read(data: Any, columns: Sequence[str]) -> dict[str, pd.Series]:
     if isinstance(data, Mapping):
         data = pd.DataFrame(data)
     table: Any = data
@@ -99,7 +103,7 @@ def read_columns(data: Any, columns: Sequence[str]) -> pd.DataFrame:
         series = {c: data[c].reset_index(drop=True) for c in columns}
     else:
         series = {c: _to_pandas(table[c]) for c in columns}
-    return pd.DataFrame({c: _plain(s) for c, s in series.items()})
+    return {c: _plain(s) for c, s in series.items()}
 
 
 def _to_pandas(column: nw.Series[Any]) -> pd.Series:
@@ -197,7 +201,8 @@ def make_grouped_data(
     """
     groups = tuple(dict.fromkeys(groups))
     factors = [f for g in groups for f in g.split(":")]
-    frame = read_columns(data, tuple(dict.fromkeys([*columns, *factors])))
+    table = _read(data, tuple(dict.fromkeys([*columns, *factors])))
+    n_rows = len(next(iter(table.values())))
     made = {f"{g}_term" for g in groups} | {f"{k}_{g}" for k in ("sd", "cor", "b") for g in groups}
     for name in groups:
         if name in RESERVED_GROUPS | made:
@@ -206,28 +211,27 @@ def make_grouped_data(
                 f"themselves: rename it, for example to '{name}_id'."
             )
     for name in numeric:
-        if not pd.api.types.is_numeric_dtype(frame[name]):
-            first = frame[name].dropna().iloc[:1].tolist()
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            first = table[name].dropna().iloc[:1].tolist()
             raise DataError(
-                f"the outcome '{name}' must hold numbers, but its {counted(len(frame), 'row')} "
-                f"are of type {frame[name].dtype}, the first {first}: convert it, for example "
+                f"the outcome '{name}' must hold numbers, but its {counted(n_rows, 'row')} "
+                f"are of type {table[name].dtype}, the first {first}: convert it, for example "
                 f"with pandas.to_numeric."
             )
-    absent = frame.isna()
-    missing = {str(c): int(n) for c, n in absent.sum().items() if n}
-    complete = ~absent.any(axis=1)
-    n_rows = len(frame)
+    absent = {c: column.isna().to_numpy() for c, column in table.items()}
+    missing = {c: int(where.sum()) for c, where in absent.items() if where.any()}
     if missing:
-        frame = frame.loc[complete].reset_index(drop=True)
-        if frame.empty:
+        complete = ~np.any([absent[c] for c in missing], axis=0)
+        if not complete.any():
             where = listed(f"{c} ({n})" for c, n in missing.items())
             raise DataError(
                 f"no row is complete: {counted(n_rows, 'row')} have missing values, in {where}. "
                 "Fill them in or leave the emptiest column out of the formula."
             )
-        frame = pd.DataFrame({c: _plain(frame[c]) for c in frame})
-    for name in frame.columns:
-        column = frame[name]
+        table = {
+            c: _plain(column[complete].reset_index(drop=True)) for c, column in table.items()
+        }
+    for name, column in table.items():
         if pd.api.types.is_float_dtype(column):
             infinite = int(np.isinf(column.to_numpy(dtype=float)).sum())
             if infinite:
@@ -236,29 +240,37 @@ def make_grouped_data(
                     "make them missing to leave them out."
                 )
         if isinstance(column.dtype, pd.CategoricalDtype):
-            frame[name] = column.cat.remove_unused_categories()
+            if (np.bincount(column.cat.codes, minlength=len(column.cat.categories)) == 0).any():
+                table[name] = column.cat.remove_unused_categories()
     levels: dict[str, pd.Index] = {}
     index: dict[str, np.ndarray] = {}
     for name in groups:
-        index[name], levels[name] = index_levels(frame, name)
+        index[name], levels[name] = index_levels(table, name)
         if len(levels[name]) < 2:
             raise DataError(
-                f"column '{name}' has one level in {counted(len(frame), 'row')}, so there is "
+                f"column '{name}' has one level in {counted(len(index[name]), 'row')}, so there is "
                 "nothing to pool: use a grouping column with two or more levels, or leave the "
                 f"term (... | {name}) out."
             )
     return GroupedData(
-        frame=frame, groups=groups, levels=levels, index=index, n_rows=n_rows, missing=missing
+        frame=pd.DataFrame(table, copy=False),
+        groups=groups,
+        levels=levels,
+        index=index,
+        n_rows=n_rows,
+        missing=missing,
     )
 
 
-def index_levels(frame: pd.DataFrame, group: str) -> tuple[np.ndarray, pd.Index]:
+def index_levels(
+    frame: pd.DataFrame | Mapping[str, pd.Series], group: str
+) -> tuple[np.ndarray, pd.Index]:
     """Return each row's level as an integer, and the levels, of a factor or an interaction."""
     parts = [_factorize(frame[f]) for f in group.split(":")]
     if len(parts) == 1:
         index, levels = parts[0]
         return read_only(index), levels
-    code = np.zeros(len(frame), dtype=np.int64)
+    code = np.zeros(len(parts[0][0]), dtype=np.int64)
     for part_index, part_levels in parts:
         code = code * len(part_levels) + part_index
     distinct, index = np.unique(code, return_inverse=True)
@@ -280,7 +292,7 @@ def index_levels(frame: pd.DataFrame, group: str) -> tuple[np.ndarray, pd.Index]
 
 def _factorize(column: pd.Series) -> tuple[np.ndarray, pd.Index]:
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return column.cat.codes.to_numpy(dtype=np.int64), pd.Index(column.cat.categories)
+        return column.array.codes.astype(np.int64), pd.Index(column.dtype.categories)
     if pd.api.types.is_float_dtype(column) and (column % 1 == 0).all():
         column = column.astype(np.int64)  # whole numbers that a missing value had made floats
     index, levels = pd.factorize(column, sort=True)

@@ -61,6 +61,7 @@ def run_demo(
     bayes = model.fit(
         NUTS(draws=draws, tune=draws, chains=4), random_seed=seed, progressbar=progressbar
     )
+    console.print()  # the progress bar leaves the cursor in its last line
     write(console, f"{bayes.label}: {bayes.status}")
     write(console, f"{reml.label}: {reml.status}")
 

@@ -164,14 +164,9 @@ def make_design(spec: ModelSpec, data: GroupedData, collinear: str = "error") ->
     blocks = () if spec.pooling == "complete" else _make_blocks(spec, data)
     _check_sizes(spec, len(y), X, blocks)
     if spec.pooling == "none" and blocks:
-        finest = max(blocks, key=lambda b: len(b.levels))
-        inside = np.zeros(len(terms), dtype=bool)
-        if terms:
-            residual = within_groups(finest.Z, finest.index, X).residual
-            size = np.sqrt((X**2).sum(axis=0))
-            inside = np.sqrt((residual**2).sum(axis=0)) < 1e-7 * size
-        aliased = (*aliased, *(t for t, i in zip(terms, inside, strict=True) if i))
-        X, terms = X[:, ~inside], tuple(t for t, i in zip(terms, inside, strict=True) if not i)
+        repeated = _repeated_by_groups(X, max(blocks, key=lambda b: len(b.levels)))
+        aliased = (*aliased, *(t for t, r in zip(terms, repeated, strict=True) if r))
+        X, terms = X[:, ~repeated], tuple(t for t, r in zip(terms, repeated, strict=True) if not r)
     coords: dict[str, Any] = {"row": np.arange(len(y)), "term": list(terms)}
     for block in blocks:
         coords[block.group] = block.levels
@@ -190,6 +185,18 @@ def make_design(spec: ModelSpec, data: GroupedData, collinear: str = "error") ->
         encoding=encoding,
         coords=coords,
     )
+
+
+def _repeated_by_groups(X: np.ndarray, block: Block) -> np.ndarray:
+    """Say which population columns own coefficients of every group, and earlier columns, repeat."""
+    if not X.shape[1]:
+        return np.zeros(0, dtype=bool)
+    residual = within_groups(block.Z, block.index, X).residual
+    size = np.sqrt((X**2).sum(axis=0))
+    repeated = np.asarray(np.sqrt((residual**2).sum(axis=0)) < 1e-7 * size)
+    left = np.flatnonzero(~repeated)
+    repeated[left[list(dependent_columns(residual[:, left]))]] = True
+    return repeated
 
 
 def _outcome(spec: ModelSpec, frame: pd.DataFrame) -> np.ndarray:
@@ -286,6 +293,8 @@ def _make_blocks(spec: ModelSpec, data: GroupedData) -> tuple[Block, ...]:
             raise DataError(f"the term of '{group}' has no effect left: write (1 | {group}).")
         Z = np.column_stack([e.values for e in encodings])
         for k, others in dependent_columns(Z).items():
+            if _distinguishable(Z, parts):
+                break
             raise DataError(
                 f"in the group term of '{group}', '{columns[k]}' depends on "
                 f"{listed(columns[i] for i in others) or 'nothing: it is zero in every row'}: "
@@ -303,6 +312,23 @@ def _make_blocks(spec: ModelSpec, data: GroupedData) -> tuple[Block, ...]:
             )
         )
     return tuple(blocks)
+
+
+def _distinguishable(Z: np.ndarray, parts: list[int]) -> bool:
+    """Return whether the data tell the variances of dependent columns apart.
+
+    As in ``(1 | g) + (0 + factor || g)``: each variance and covariance is the weight of an outer
+    product of two columns, and those may be independent where the columns are not.
+    """
+    length = np.sqrt((Z**2).sum(axis=0))
+    R = np.linalg.qr(Z / np.where(length > 0, length, 1.0), mode="r")
+    products = []
+    stops = np.cumsum(parts)
+    for start, stop in zip(stops - parts, stops, strict=True):
+        for a in range(start, stop):
+            for b in range(start, a + 1):
+                products.append((np.outer(R[:, a], R[:, b]) + np.outer(R[:, b], R[:, a])).ravel())
+    return bool(np.linalg.matrix_rank(np.array(products)) == len(products))
 
 
 def _check_sizes(spec: ModelSpec, n: int, X: np.ndarray, blocks: tuple[Block, ...]) -> None:

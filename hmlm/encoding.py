@@ -49,7 +49,9 @@ class Encoding:
             cannot be made.
         """
         if self.source is None:
-            return _plain_columns(self.names, frame), None
+            plain = _plain_columns(self.names, frame)
+            check_finite(dict(zip(self.names, plain.T, strict=True)))
+            return plain, None
         try:
             with np.errstate(all="ignore"):
                 values = [np.asarray(t.eval_new_data(frame)) for t in self.source.terms.values()]
@@ -58,6 +60,8 @@ class Encoding:
         columns = np.column_stack([_tall(v, len(frame)) for v in values]).astype(float)
         made, offset = _split_offset(self.source, columns)
         check_finite(dict(zip(self.names, made.T, strict=True)))
+        if offset is not None:
+            check_finite({"the offset": offset})
         return made, offset
 
 
@@ -122,9 +126,13 @@ def encode(text: str, frame: pd.DataFrame) -> Encoding:
     source = evaluate(text, frame).common
     if source is None:
         return _no_columns(text, len(frame))
-    columns = np.column_stack(
-        [_tall(np.asarray(t.data), len(frame)) for t in source.terms.values()]
-    )
+    made = {name: np.asarray(term.data) for name, term in source.terms.items()}
+    if constant := [name for name, values in made.items() if values.shape[-1:] == (0,)]:
+        raise DataError(
+            f"predictor '{constant[0]}' has the same level in all {counted(len(frame), 'row')}: "
+            "leave it out of the formula."
+        )
+    columns = np.column_stack([_tall(values, len(frame)) for values in made.values()])
     values, offset = _split_offset(source, columns.astype(float))
     names = tuple(
         label for term in source.terms.values() if term.kind != "offset" for label in term.labels

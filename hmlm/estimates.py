@@ -235,13 +235,13 @@ def tidy(fit: Fit, prob: float = 0.95, groups: bool = True) -> pd.DataFrame:
     >>> sleep = hmlm.load_dataset("sleepstudy")
     >>> fit = hmlm.Model("Reaction ~ Days + (Days | Subject)", sleep).fit(hmlm.REML())
     >>> table = hmlm.tidy(fit, groups=False)
-    >>> table[["component", "term", "estimate", "std_error"]].round(3)
+    >>> table[["component", "term", "estimate", "std_error"]].round(2)
         component             term  estimate  std_error
-    0  population        Intercept   251.405      6.825
-    1  population             Days    10.467      1.546
-    2          sd        Intercept    24.741        NaN
-    3          sd             Days     5.922        NaN
-    4         cor  Intercept, Days     0.066        NaN
-    5    residual            sigma    25.592        NaN
+    0  population        Intercept    251.41       6.82
+    1  population             Days     10.47       1.55
+    2          sd        Intercept     24.74        NaN
+    3          sd             Days      5.92        NaN
+    4         cor  Intercept, Days      0.07        NaN
+    5    residual            sigma     25.59        NaN
     """
     return tidy_table(fit, prob, groups)

@@ -73,6 +73,8 @@ class Model:
         columns = [*spec.columns, *([weights] if weights else [])]
         outcome = [spec.outcome] if spec.outcome in spec.columns else []
         self._set(spec, make_grouped_data(data, columns, spec.groups, outcome), collinear)
+        if spec.priors:
+            self._resolved()
 
     def _set(self, spec: ModelSpec, data: GroupedData, collinear: str) -> None:
         self._spec = spec

@@ -107,8 +107,8 @@ def new_rows(design: Design, new_data: Any, groups: Groups) -> NewRows:
         position = _match(levels, block)
         index.append(position[codes])
         new_index.append(codes)
-        if groups == "include" and (position < 0).any():
-            unknown = [lv for lv, p in zip(levels, position, strict=True) if p < 0]
+        if groups == "include" and (index[-1] < 0).any():
+            unknown = levels[np.unique(codes[index[-1] < 0])].tolist()
             raise DataError(
                 f"{counted(len(unknown), 'level')} of '{block.group}' in "
                 f"{counted(int((index[-1] < 0).sum()), 'row')} were not in the data of the fit: "

@@ -94,7 +94,13 @@ class Table:
         """Return the table as text, as wide as it needs to be."""
         from rich.console import Console
 
-        console = Console(file=io.StringIO(), width=250, color_system=None, legacy_windows=False)
+        console = Console(
+            file=io.StringIO(),
+            width=250,
+            color_system=None,
+            legacy_windows=False,
+            force_jupyter=False,  # in a notebook, rich would show the table and leave no text
+        )
         console.print(self.__rich__())
         text = console.file.getvalue()  # type: ignore[attr-defined]
         lines = [line.rstrip() for line in text.splitlines()]

@@ -1,37 +1,13 @@
 """Data sets, designs and fits that the tests share: each is made once and has a name."""
 
-from functools import cache
-
 import numpy as np
 import pandas as pd
 import pytest
-from support import make, recorded
+from support import RECORDED, make, recorded, recorded_fit
 
 from hmlm.datasets import load_dataset
-from hmlm.fitting.maximum_likelihood import ML, REML
 from hmlm.fitting.ols import OLS
 from hmlm.likelihoods.threads import one_blas_thread
-
-# The fits that R recorded: name of the record -> data set, formula, method.
-RECORDED = {
-    "alcohol_reml": ("alcohol", "alcuse ~ coa + peer + time + (time | id)", REML()),
-    "alcohol_ml": ("alcohol", "alcuse ~ coa + peer + time + (time | id)", ML(std_errors="nlme")),
-    "sleepstudy_reml": ("sleepstudy", "Reaction ~ Days + (Days | Subject)", REML()),
-    "sleepstudy_ml": ("sleepstudy", "Reaction ~ Days + (Days | Subject)", ML()),
-    "sleepstudy_uncorrelated_reml": ("sleepstudy", "Reaction ~ Days + (Days || Subject)", REML()),
-    "dyestuff_reml": ("dyestuff", "Yield ~ 1 + (1 | Batch)", REML()),
-    "dyestuff2_reml": ("dyestuff2", "Yield ~ 1 + (1 | Batch)", REML()),
-    "radon_reml": ("radon", "log_radon ~ floor + log_uranium + (floor | county)", REML()),
-    "pastes_reml": ("pastes", "strength ~ 1 + (1 | batch/cask)", REML()),
-    "penicillin_reml": ("penicillin", "diameter ~ 1 + (1 | plate) + (1 | sample)", REML()),
-}
-
-
-@cache
-def recorded_fit(name):
-    """Fit a model that R has fitted."""
-    data, formula, method = RECORDED[name]
-    return method.run(make(formula, load_dataset(data)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,17 +1,35 @@
 """What several test files need: designs from formulas, R's recorded numbers, dense likelihoods."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from hmlm.data import make_grouped_data
+from hmlm.datasets import load_dataset
 from hmlm.design import Design, make_design
+from hmlm.fitting.maximum_likelihood import ML, REML
 from hmlm.formula import parse_formula
 from hmlm.spec import with_pooling
 
 REFERENCE = Path(__file__).parent / "reference"
+
+# The fits that R recorded: name of the record -> data set, formula, method.
+RECORDED = {
+    "alcohol_reml": ("alcohol", "alcuse ~ coa + peer + time + (time | id)", REML()),
+    "alcohol_lmertest": ("alcohol", "alcuse ~ coa + peer + time + (time | id)", REML()),
+    "alcohol_ml": ("alcohol", "alcuse ~ coa + peer + time + (time | id)", ML(std_errors="nlme")),
+    "sleepstudy_reml": ("sleepstudy", "Reaction ~ Days + (Days | Subject)", REML()),
+    "sleepstudy_ml": ("sleepstudy", "Reaction ~ Days + (Days | Subject)", ML()),
+    "sleepstudy_uncorrelated_reml": ("sleepstudy", "Reaction ~ Days + (Days || Subject)", REML()),
+    "dyestuff_reml": ("dyestuff", "Yield ~ 1 + (1 | Batch)", REML()),
+    "dyestuff2_reml": ("dyestuff2", "Yield ~ 1 + (1 | Batch)", REML()),
+    "radon_reml": ("radon", "log_radon ~ floor + log_uranium + (floor | county)", REML()),
+    "pastes_reml": ("pastes", "strength ~ 1 + (1 | batch/cask)", REML()),
+    "penicillin_reml": ("penicillin", "diameter ~ 1 + (1 | plate) + (1 | sample)", REML()),
+}
 
 
 def make(formula, frame, pooling="partial", weights=None, collinear="error") -> Design:
@@ -26,6 +44,13 @@ def make(formula, frame, pooling="partial", weights=None, collinear="error") -> 
 def recorded(name):
     """Return numbers recorded from R, or computed exactly, by the name of their file."""
     return json.loads((REFERENCE / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@cache
+def recorded_fit(name):
+    """Fit a model that R has fitted."""
+    data, formula, method = RECORDED[name]
+    return method.run(make(formula, load_dataset(data)))
 
 
 def our_term(name):

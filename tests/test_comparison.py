@@ -166,6 +166,25 @@ def test_side_by_side_needs_a_group_term(sleepstudy):
         side_by_side("Reaction ~ Days", sleepstudy)
 
 
+@pytest.mark.parametrize(
+    ("formula", "fits"),
+    [
+        ("y ~ x + (x | g)", ["OLS (complete pooling)", "OLS (no pooling)", "REML", "ML"]),
+        ("y ~ x + (1 | g) + (1 | h)", ["OLS (complete pooling)", "OLS (no pooling)", "REML", "ML"]),
+        (
+            "y ~ x + (x | g) + (1 | g:h)",
+            ["OLS (complete pooling)", "OLS (no pooling)", "REML", "ML"],
+        ),
+        ("y ~ x + (x + z | g) + (1 | `my group`)", ["OLS (complete pooling)", "REML", "ML"]),
+    ],
+)
+def test_side_by_side_leaves_out_what_the_rows_cannot_bear(formula, fits, table, monkeypatch):
+    monkeypatch.setattr("hmlm.comparison.NUTS", ML)  # a quick last method
+    table["my group"] = np.arange(60) % 45
+    compared = side_by_side(formula, table)
+    assert compared.columns.get_level_values("fit").unique().tolist() == fits
+
+
 def test_side_by_side_fits_every_way(sleepstudy):
     table = side_by_side(SLEEP, sleepstudy, random_seed=1, progressbar=False)
     fits = table.columns.get_level_values("fit").unique().tolist()

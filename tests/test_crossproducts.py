@@ -138,7 +138,7 @@ def test_sharing_of_equal_designs_is_the_same_as_not_sharing(weights):
     assert isinstance(gaussian_sums(design), OneFactor)
     assert len(shared.ZZ) == 1
     assert shared.count.tolist() == [60]
-    separate = one_level(replace(shared, outer=shared.outer[:0]), design.blocks[0])
+    separate = one_level(replace(shared, pairs=shared.pairs[:0]), design.blocks[0])
     for reml in (False, True):
         for seed in range(3):
             theta = theta_of(shared, seed)

@@ -1,12 +1,14 @@
-"""nlme's inner-outer degrees of freedom."""
+"""Degrees of freedom: nlme's inner-outer rule, Satterthwaite's and Kenward and Roger's."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from support import make
+from support import RECORDED, make, recorded, recorded_fixed
 
 from hmlm.datasets import load_dataset
+from hmlm.errors import HmlmError
 from hmlm.fitting.degrees_of_freedom import inner_outer
+from hmlm.fitting.maximum_likelihood import ML, REML
 
 
 def test_alcohol_as_nlme_prints_it(alcohol_reml):
@@ -58,8 +60,6 @@ def test_a_level_with_none_left_is_blank():
 
 
 def test_a_blank_test_is_printed_as_blank(recwarn):
-    from hmlm.fitting.maximum_likelihood import REML
-
     frame = school_table()
     rng = np.random.default_rng(1)
     for k in range(4):
@@ -78,3 +78,44 @@ def test_order_of_the_formula_does_not_matter():
     turned = inner_outer(make("y ~ of_class + (1 | class_) + (1 | school)", frame))
     np.testing.assert_array_equal(nested, turned)
     assert nested.tolist() == pytest.approx([15, 9])
+
+
+@pytest.mark.parametrize("name", [n for n in RECORDED if "df" in recorded(n)["fixed"]])
+def test_satterthwaite_is_that_of_lmertest(name):
+    data, formula, method = RECORDED[name]
+    design = make(formula, load_dataset(data))
+    fit = type(method)(df="satterthwaite").run(design)
+    theirs = pd.Series(recorded(name)["fixed"]["df"], recorded_fixed(recorded(name)).index)
+    # lmerTest differentiates numerically, at an optimum a little off the top
+    np.testing.assert_allclose(fit.df, theirs[list(design.terms)], rtol=3e-4)
+    assert "Satterthwaite" in str(fit)
+
+
+@pytest.mark.parametrize("name", ["alcohol", "sleepstudy"])
+def test_kenward_roger_is_that_of_pbkrtest(name):
+    data, formula, _ = RECORDED[f"{name}_reml"]
+    design = make(formula, load_dataset(data))
+    fit = REML(df="kenward-roger").run(design)
+    record = recorded("kenward_roger")[name]
+    terms = ["Intercept" if t == "(Intercept)" else t for t in record["term"]]
+    theirs = pd.DataFrame({k: record[k] for k in ("df", "Std. Error")}, index=terms)
+    theirs = theirs.loc[list(design.terms)]
+    np.testing.assert_allclose(fit.df, theirs["df"], rtol=1e-5)
+    np.testing.assert_allclose(fit.std_errors["beta"], theirs["Std. Error"], rtol=1e-4)
+
+
+def test_crossed_factors_are_not_tested_by_nlmes_rule(sleepstudy):
+    penicillin = load_dataset("penicillin")
+    fit = REML().run(make("diameter ~ 1 + (1 | plate) + (1 | sample)", penicillin))
+    assert fit.df[0] == pytest.approx(5.4869, abs=1e-3)
+    assert "crossed" in str(fit)
+    design = make("Reaction ~ Days + (Days | Subject)", sleepstudy)
+    assert np.isinf(REML(df="normal").run(design).df).all()
+
+
+def test_degrees_of_freedom_that_do_not_exist_are_refused(sleepstudy):
+    design = make("Reaction ~ Days + (Days | Subject)", sleepstudy)
+    with pytest.raises(HmlmError, match=r"df is one of 'auto', .*not 'between-within'"):
+        REML(df="between-within").run(design)
+    with pytest.raises(HmlmError, match="made for REML"):
+        ML(df="kenward-roger").run(design)

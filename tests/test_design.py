@@ -6,6 +6,7 @@ import pytest
 from support import make
 
 from hmlm.errors import DataError, HmlmError
+from hmlm.fitting.ols import OLS
 from hmlm.formula import parse_formula
 from hmlm.model import Model
 from hmlm.spec import with_pooling, with_priors
@@ -75,6 +76,18 @@ def test_no_pooling_drops_what_the_groups_repeat(alcohol, table):
     assert make("y ~ x * w + (1 | g)", cross_level, "none").terms == ("x", "x:w")
 
 
+def test_no_pooling_drops_what_the_groups_and_earlier_columns_repeat(table):
+    table["x2"] = table["x"] + pd.factorize(table["g"])[0] % 4
+    assert make("y ~ x + x2 + (1 | g)", table).terms == ("Intercept", "x", "x2")
+    alone = make("y ~ x + x2 + z + (1 | g)", table, "none")
+    assert alone.terms == ("x", "z")
+    assert alone.aliased == ("Intercept", "x2")
+    fit = OLS().run(alone)
+    assert np.isfinite(fit.fitted).all()
+    assert np.isfinite(fit.estimates["beta"]).all()
+    np.testing.assert_allclose(fit.predict(table)["estimate"], fit.fitted)
+
+
 def test_pooling_changes_no_column_of_the_population(table):
     partial, complete = (make("y ~ x*f + (x | g)", table, p) for p in ("partial", "complete"))
     np.testing.assert_array_equal(partial.X, complete.X)
@@ -141,6 +154,17 @@ def test_group_effects_that_depend_on_each_other_are_refused(table):
         make("y ~ z + (nothing | g)", table)
     with pytest.raises(DataError, match=r"the term of 'g' has no effect left: write \(1 \| g\)"):
         make("y ~ z + (0 + x - x | g)", table)
+
+
+def test_dependent_effects_that_can_be_told_apart_are_not_refused(table):
+    # lme4's (1 | g) + (0 + dummy | g): 3 variances make the 2 x 2 covariance of the two levels
+    design = make("y ~ x + (1 | g) + (0 + k || g)", table)
+    assert design.blocks[0].columns == ("Intercept", "k[u]", "k[v]")
+    with pytest.raises(DataError, match=r"'k\[v\]' depends on Intercept, k\[u\]"):
+        make("y ~ x + (1 | g) + (0 + k | g)", table)  # 4 parameters do not
+    table["x2"] = 2 * table["x"]
+    with pytest.raises(DataError, match="'x2' depends on x"):
+        make("y ~ z + (x + x2 || g)", table)
 
 
 def test_model_shows_its_parts(table):

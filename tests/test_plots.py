@@ -379,6 +379,39 @@ def test_few_and_many_groups(groups, formula, tmp_path):
     hmlm.plot_groups(reml)[0].figure.savefig(tmp_path / "figure.png")
 
 
+# --- posteriors
+
+
+def test_posterior_is_solid_blue_with_its_own_band():
+    model = hmlm.Model("Reaction ~ Days + (Days | Subject)", hmlm.load_dataset("sleepstudy"))
+    bayes = model.fit(hmlm.NUTS(draws=200, tune=200), random_seed=1, progressbar=False)
+    (ax,) = hmlm.plot_groups(bayes, model.fit(hmlm.REML()), levels=["335"], prob=0.8)
+    line = line_of(ax, PARTIAL)
+    rows = pd.DataFrame({"Subject": "335", "Days": line.get_xdata()})
+    predicted = bayes.predict(rows, prob=0.8)
+    np.testing.assert_allclose(line.get_ydata(), predicted["estimate"])
+    assert line.get_linestyle() == "-"
+    (band,) = ax.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.min() == pytest.approx(predicted["lower"].min())
+    assert heights.max() == pytest.approx(predicted["upper"].max())
+    (arrows,) = [c for c in hmlm.plot_shrinkage(bayes).collections if hasattr(c, "U")]
+    totals = bayes.tidy().query("component == 'total'")["estimate"].to_numpy().reshape(-1, 2)
+    np.testing.assert_allclose(arrows.Y + arrows.V, totals[:, 1])
+
+
+def test_posterior_of_nested_factors():
+    model = hmlm.Model("strength ~ 1 + (1 | batch/cask)", hmlm.load_dataset("pastes"))
+    bayes = model.fit(hmlm.NUTS(draws=200, tune=200), random_seed=1, progressbar=False)
+    table = bayes.tidy().query("component == 'total'")
+    for group in ("batch", "batch:cask"):
+        own = table[table["group"] == group].set_index("level")["estimate"]
+        (ax,) = hmlm.plot_groups(bayes, group=group, levels=[own.index[3]])
+        np.testing.assert_allclose(line_of(ax, PARTIAL).get_ydata(), own.iloc[3])
+        ax = hmlm.plot_shrinkage(bayes, group=group)
+        assert len(ax.get_yticklabels()) == len(own)
+
+
 # --- text and files
 
 

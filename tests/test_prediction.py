@@ -186,6 +186,17 @@ def test_levels_match_by_value_and_by_label(sleepstudy, sleepstudy_reml):
     )
 
 
+def test_categories_that_no_row_has_are_no_new_groups(table):
+    table["g"] = pd.Categorical(table["g"])
+    fit = REML().run(make("y ~ x + (1 | g)", table[table["g"] != "c"]))
+    some = table[table["g"].isin(["a", "e"])]
+    np.testing.assert_allclose(
+        fit.predict(some)["estimate"], fit.fitted[fit.design.data.frame["g"].isin(["a", "e"])]
+    )
+    with pytest.raises(DataError, match=r"1 level of 'g' in 10 rows .* of the fit: c"):
+        fit.predict(table)
+
+
 def test_dropped_columns_are_dropped_again(table):
     doubled = table.assign(x2=2 * table["x"])
     fit = REML().run(make("y ~ x + x2 + z + (1 | g)", doubled, collinear="drop"))

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from unittest import mock
 
 import jupytext
 import nbformat
@@ -16,7 +17,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
-TRANSIENT = ("execution", "widgets")
+TRANSIENT = ("execution", "lines_to_next_cell")
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -29,21 +30,16 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 def execute(notebook: nbformat.NotebookNode, timeout: int = 600) -> nbformat.NotebookNode:
     """Run all cells, in the folder of the notebooks, with the hmlm of this checkout."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), before]))
-    try:
-        client = NotebookClient(
-            notebook,
-            timeout=timeout,
-            kernel_name="python3",
-            resources={"metadata": {"path": str(FOLDER)}},
-        )
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    client = NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(FOLDER)}},
+    )
+    with mock.patch.dict(os.environ, PYTHONPATH=path):
+        os.environ.pop("MPLBACKEND", None)  # the kernel's own shows figures in the notebook
         client.execute()
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
     return notebook
 
 

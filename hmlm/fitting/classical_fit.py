@@ -70,6 +70,8 @@ class ClassicalFit:
         Number of observations in BIC: N, or N - p under REML, as nlme has it.
     effects : mapping of str to GroupEffects
         Group effects by factor.
+    trace : pandas.DataFrame or None
+        Iterations of an EM algorithm, one a row: log-likelihood, sds, correlations, sigma.
     """
 
     design: Design
@@ -83,6 +85,7 @@ class ClassicalFit:
     n_parameters: int
     n_effective: int
     effects: Mapping[str, GroupEffects]
+    trace: pd.DataFrame | None = None
 
     @property
     def label(self) -> str:

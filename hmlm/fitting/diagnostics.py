@@ -26,8 +26,8 @@ def named_elements(dataset: Any) -> tuple[list[str], np.ndarray]:
     Returns
     -------
     names : list of str
-        ``variable[label, label]``; constants such as the diagonal of a correlation matrix and
-        entries that repeat another are left out.
+        ``variable[label, label]``; the diagonal of a correlation matrix, its zeros between
+        uncorrelated effects and entries that repeat another are left out.
     draws : ndarray, shape (chains, draws, number)
         Their draws.
     """
@@ -40,9 +40,8 @@ def named_elements(dataset: Any) -> tuple[list[str], np.ndarray]:
         labels = [[str(v) for v in dataset[d].to_numpy()] for d in variable.dims[2:]]
         keep = []
         for k, place in enumerate(np.ndindex(*shape)):
-            if str(name).startswith("cor_") and place[0] <= place[1]:
-                continue
-            if np.ptp(flat[:, :, k]) == 0:
+            is_cor = str(name).startswith("cor_")
+            if is_cor and (place[0] <= place[1] or not flat[:, :, k].any()):
                 continue
             keep.append(k)
             inside = ", ".join(lab[i] for lab, i in zip(labels, place, strict=True))
@@ -70,7 +69,8 @@ def convergence(draws: np.ndarray) -> dict[str, np.ndarray]:
     if draws.shape[0] < 2 or draws.shape[1] < 4:
         blank = np.full(draws.shape[2:], np.nan)
         return {"r_hat": blank, "ess_bulk": blank, "ess_tail": blank}
-    with np.errstate(invalid="ignore"):  # constants, such as the diagonal of a correlation matrix
+    # Constants, such as the diagonal of a correlation matrix; chains that each stand still.
+    with np.errstate(divide="ignore", invalid="ignore"):
         return {
             "r_hat": np.asarray(array_stats.rhat(draws, **axes)),
             "ess_bulk": np.asarray(array_stats.ess(draws, method="bulk", **axes)),
@@ -109,12 +109,22 @@ def diagnose(
     """
     problems: list[str] = []
     names, draws = named_elements(dataset)
+    for bad, what in (
+        (~np.isfinite(draws).all(axis=(0, 1)), "are not all numbers"),
+        (np.ptp(draws, axis=(0, 1)) == 0, "never moved"),
+    ):
+        if bad.any():
+            problems.append(
+                f"The draws of {counted(int(bad.sum()), 'parameter')} {what} "
+                f"({_worst(names, np.arange(len(names)), bad)}): they cannot be used. Check the "
+                "priors, scale the predictors, and draw again with another random_seed."
+            )
     found = convergence(draws)
     numbers = {
         "draws": float(draws.shape[0] * draws.shape[1]),
-        "max_r_hat": float(np.nanmax(found["r_hat"], initial=np.nan)),
-        "min_ess_bulk": float(np.nanmin(found["ess_bulk"], initial=np.nan)),
-        "min_ess_tail": float(np.nanmin(found["ess_tail"], initial=np.nan)),
+        "max_r_hat": _largest(found["r_hat"]),
+        "min_ess_bulk": -_largest(-found["ess_bulk"]),
+        "min_ess_tail": -_largest(-found["ess_tail"]),
     }
     if "diverging" in stats:
         diverging = int(np.asarray(stats["diverging"]).sum())
@@ -128,6 +138,11 @@ def diagnose(
             )
     if draws.shape[0] < 2:
         problems.append("One chain cannot be checked for convergence: draw two chains or more.")
+    elif draws.shape[1] < 4:
+        problems.append(
+            f"{counted(draws.shape[1], 'draw')} a chain cannot be checked for convergence: raise "
+            "draws, as hmlm.NUTS(draws=1000)."
+        )
     high = found["r_hat"] > MAX_RHAT
     if high.any():
         worst = _worst(names, -found["r_hat"], high)
@@ -147,9 +162,9 @@ def diagnose(
                 f"{_worst(names, ess, low)}): {'means and sds' if kind == 'bulk' else 'intervals'} "
                 "are not precise yet. Raise draws."
             )
-    if "energy" in stats:
+    if "energy" in stats and draws.shape[1] >= 4:
         fraction = bfmi(np.asarray(stats["energy"]))
-        numbers["min_bfmi"] = float(np.nanmin(fraction, initial=np.nan))
+        numbers["min_bfmi"] = -_largest(-fraction)
         if (fraction < MIN_BFMI).any():
             problems.append(
                 f"BFMI below {MIN_BFMI} in {counted(int((fraction < MIN_BFMI).sum()), 'chain')} "
@@ -168,6 +183,12 @@ def diagnose(
     return Status(
         converged=not problems, problems=tuple(problems), notes=tuple(notes), numbers=numbers
     )
+
+
+def _largest(values: np.ndarray) -> float:
+    """Return the largest value that is a number; NaN where there is none."""
+    known = values[~np.isnan(values)]
+    return float(known.max()) if known.size else np.nan
 
 
 def _worst(names: list[str], order: np.ndarray, which: np.ndarray) -> str:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from hmlm.design import Block, Design
 from hmlm.errors import HmlmError, listed
 from hmlm.fitting.classical_fit import ClassicalFit, GroupEffects
-from hmlm.fitting.degrees_of_freedom import inner_outer
+from hmlm.fitting.degrees_of_freedom import DegreesOfFreedom, check_df, coefficient_tests
 from hmlm.likelihoods.covariance import sds_and_correlations
 from hmlm.likelihoods.effects import effect_moments
 from hmlm.likelihoods.gaussian import bases_of, blocks_of, gaussian_sums
 from hmlm.likelihoods.optimum import SINGULAR, best_point
 from hmlm.likelihoods.profiled import (
+    GaussianSums,
     ProfiledPoint,
     shapes_of,
     split_theta,
 )
 from hmlm.likelihoods.threads import one_blas_thread
 from hmlm.status import Status
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +40,12 @@ class REML:
 
     Parameters
     ----------
+    df : {"auto", "inner-outer", "satterthwaite", "kenward-roger", "normal"}
+        Degrees of freedom of the t tests of the population coefficients: nlme's rule;
+        Satterthwaite's approximation, as in lmerTest; Kenward and Roger's, as in pbkrtest, which
+        adjusts the standard errors too; or none, for tests by the normal distribution. "auto" is
+        nlme's rule where the grouping factors are nested, and Satterthwaite's approximation where
+        they are crossed (the normal distribution where that would be slow).
     max_iterations : int
         Most iterations of the optimiser.
 
@@ -47,6 +58,7 @@ class REML:
     -871.8141
     """
 
+    df: DegreesOfFreedom = "auto"
     max_iterations: int = 500
 
     def __str__(self) -> str:
@@ -63,6 +75,7 @@ class REML:
         HmlmError
             If there is nothing to pool, or the family is not gaussian.
         """
+        check_df(self.df, reml=True)
         return _maximise(design, self, reml=True, rescale=False)
 
 
@@ -75,6 +88,8 @@ class ML:
     std_errors : {"lme4", "nlme"}
         nlme multiplies the standard errors of a maximum likelihood fit by sqrt(N / (N - p)); lme4
         does not.
+    df : {"auto", "inner-outer", "satterthwaite", "normal"}
+        Degrees of freedom of the t tests, as in `REML`.
     max_iterations : int
         Most iterations of the optimiser.
 
@@ -88,6 +103,7 @@ class ML:
     """
 
     std_errors: Literal["lme4", "nlme"] = "lme4"
+    df: DegreesOfFreedom = "auto"
     max_iterations: int = 500
 
     def __str__(self) -> str:
@@ -106,10 +122,36 @@ class ML:
         """
         if self.std_errors not in ("lme4", "nlme"):
             raise HmlmError(f"std_errors is 'lme4' or 'nlme', not {self.std_errors!r}.")
+        check_df(self.df, reml=False)
         return _maximise(design, self, reml=False, rescale=self.std_errors == "nlme")
 
 
 def _maximise(design: Design, method: ML | REML, reml: bool, rescale: bool) -> ClassicalFit:
+    check_pools(design, method)
+    with one_blas_thread():
+        sums = gaussian_sums(design)
+        point, theta, message = best_point(sums, reml, method.max_iterations)
+    problems = []
+    if message:
+        problems.append(
+            f"The optimiser did not converge: {message}. Rescale the predictors or simplify the "
+            "group terms."
+        )
+    return classical_fit_at(
+        design,
+        method,
+        sums,
+        point,
+        theta,
+        reml=reml,
+        rescale=rescale,
+        df=method.df,
+        problems=problems,
+    )
+
+
+def check_pools(design: Design, method: Any) -> None:
+    """Raise an HmlmError if a design is not gaussian, or does not pool partially."""
     if design.spec.family.name != "gaussian":
         raise HmlmError(f"{method} fits gaussian models; the family is {design.spec.family.name}.")
     if design.spec.pooling != "partial" or not design.blocks:
@@ -117,16 +159,56 @@ def _maximise(design: Design, method: ML | REML, reml: bool, rescale: bool) -> C
             f"{method} estimates how much to pool, and this model does not pool partially: use "
             "hmlm.OLS(), or add a group term such as (1 | group)."
         )
+
+
+def classical_fit_at(
+    design: Design,
+    method: Any,
+    sums: GaussianSums,
+    point: ProfiledPoint,
+    theta: np.ndarray,
+    *,
+    reml: bool,
+    rescale: bool = False,
+    df: DegreesOfFreedom = "auto",
+    problems: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    numbers: Mapping[str, float] | None = None,
+    trace: pd.DataFrame | None = None,
+) -> ClassicalFit:
+    """Return the fit whose variances are those of theta: all that comes after the optimiser.
+
+    Parameters
+    ----------
+    design, method
+        What was fitted, and how.
+    sums : GaussianSums
+        The data.
+    point : ProfiledPoint
+        The likelihood at theta.
+    theta : ndarray
+        Free entries of Lambda, block after block.
+    reml : bool
+        Whether the likelihood is restricted.
+    rescale : bool
+        Whether standard errors get nlme's factor.
+    df : str
+        Which degrees of freedom the t tests have.
+    problems, notes : sequence of str
+        Sentences for the status.
+    numbers : mapping of str to float, optional
+        Figures for the status.
+    trace : pandas.DataFrame, optional
+        Iterations to keep.
+    """
     with one_blas_thread():
-        sums = gaussian_sums(design)
-        point, theta, message = best_point(sums, reml, method.max_iterations)
         moments = effect_moments(sums, point)
+        tests = coefficient_tests(df, design, sums, theta, point, reml)
     n, p = design.X.shape
-    vcov = point.sigma2 * sums.basis.covariance_to_user(point.K_inverse)
-    if rescale:
-        vcov *= n / (n - p)
+    vcov = tests.vcov * (n / (n - p)) if rescale else tests.vcov
+    notes = [*notes, *filter(None, [tests.note])]
     found = {"beta": sums.basis.to_user(point.gamma), "sigma": np.array(np.sqrt(point.sigma2))}
-    notes: list[str] = []
+    singular: list[str] = []
     effects = {}
     blocks, thetas = blocks_of(sums, design), split_theta(theta, sums)
     for block, part, shape, T in zip(blocks, thetas, shapes_of(sums), bases_of(sums), strict=True):
@@ -144,19 +226,20 @@ def _maximise(design: Design, method: ML | REML, reml: bool, rescale: bool) -> C
             gain=moment.gain,
             estimable=np.ones(moment.modes.shape, dtype=bool),
         )
-        notes += _singular(block, Lambda)
+        singular += _singular(block, Lambda)
     return ClassicalFit(
         design=design,
         method=method,
-        status=_status(design, message, notes, point),
+        status=_status(design, problems, notes, singular, point, numbers or {}),
         estimates={name: found[name] for name in design.dims},
         vcov=vcov,
-        df=inner_outer(design),
+        df=tests.df,
         log_likelihood=-0.5 * point.deviance,
         criterion=point.deviance,
         n_parameters=p + len(theta) + 1,
         n_effective=n - p if reml else n,
         effects={b.group: effects[b.group] for b in design.blocks},
+        trace=trace,
     )
 
 
@@ -180,19 +263,22 @@ def _singular(block: Block, Lambda: np.ndarray) -> list[str]:
     ]
 
 
-def _status(design: Design, message: str, notes: list[str], point: ProfiledPoint) -> Status:
-    problems = []
-    if message:
-        problems.append(
-            f"The optimiser did not converge: {message}. Rescale the predictors or simplify the "
-            "group terms."
-        )
-    numbers = {
-        "gradient": float(np.abs(point.gradient).max(initial=0.0)),
-        "singular": float(bool(notes)),
-    }
-    if missing := design.data.missing_note:
-        notes = [*notes, missing]
+def _status(
+    design: Design,
+    problems: Sequence[str],
+    notes: Sequence[str],
+    singular: list[str],
+    point: ProfiledPoint,
+    numbers: Mapping[str, float],
+) -> Status:
+    missing = design.data.missing_note
     return Status(
-        converged=not problems, problems=tuple(problems), notes=tuple(notes), numbers=numbers
+        converged=not problems,
+        problems=tuple(problems),
+        notes=(*notes, *singular, *([missing] if missing else [])),
+        numbers={
+            "gradient": float(np.abs(point.gradient).max(initial=0.0)),
+            "singular": float(bool(singular)),
+            **numbers,
+        },
     )

@@ -227,6 +227,10 @@ class NUTS:
         import xarray as xr
 
         seconds = time.perf_counter() - began
+        log_density = sample_stats["logp"].to_numpy()
+        if log_density.shape[1] < self.draws or np.isnan(log_density).any():
+            # nutpie takes the interrupt for itself and returns chains that end in blanks.
+            raise KeyboardInterrupt("sampling was interrupted before every chain was complete")
         kept = ("diverging", "energy", "depth", "n_steps", "step_size", "logp", "tree_depth")
         stats = {k: sample_stats[k].to_numpy() for k in kept if k in sample_stats}
         if note := design.data.missing_note:

@@ -72,6 +72,41 @@ def covariance_shape(parts: tuple[int, ...]) -> CovarianceShape:
     return CovarianceShape(q=start, rows=np.array(rows), columns=np.array(columns))
 
 
+def factor_groups(S: np.ndarray, Lambda: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Factor A = I + Lambda'S Lambda of every group.
+
+    Parameters
+    ----------
+    S : ndarray, shape (J, q, q)
+        Cross-products Z'Z.
+    Lambda : ndarray, shape (q, q)
+        Relative Cholesky factor.
+
+    Returns
+    -------
+    log_det : ndarray, shape (J,)
+        log|A|.
+    H, W : ndarray, shape (J, q, q)
+        Lambda A^-1 and Lambda A^-1 Lambda'.
+    """
+    if len(Lambda) == 1:
+        a = 1.0 + Lambda[0, 0] ** 2 * S
+        H = Lambda[0, 0] / a
+        return np.log(a[:, 0, 0]), H, Lambda[0, 0] * H
+    A = Lambda.T @ (S @ Lambda)
+    A.reshape(len(A), -1)[:, :: len(Lambda) + 1] += 1.0
+    if len(Lambda) == 2:
+        det = A[:, 0, 0] * A[:, 1, 1] - A[:, 0, 1] ** 2
+        inverse = np.empty_like(A)
+        inverse[:, 0, 0], inverse[:, 1, 1] = A[:, 1, 1] / det, A[:, 0, 0] / det
+        inverse[:, 0, 1] = inverse[:, 1, 0] = -A[:, 0, 1] / det
+        H = Lambda @ inverse
+        return np.log(det), H, H @ Lambda.T
+    half = np.linalg.inv(np.linalg.cholesky(A))
+    H = Lambda @ np.swapaxes(half, 1, 2) @ half
+    return -2 * np.log(np.diagonal(half, axis1=1, axis2=2)).sum(axis=1), H, H @ Lambda.T
+
+
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Conditioning:
     """A change of basis of Z under which the likelihood is well conditioned.

@@ -14,7 +14,12 @@ from scipy import sparse
 from scipy.linalg import blas, lapack
 
 from hmlm.design import Block, Design
-from hmlm.likelihoods.covariance import CovarianceShape, condition, covariance_shape
+from hmlm.likelihoods.covariance import (
+    CovarianceShape,
+    condition,
+    covariance_shape,
+    factor_groups,
+)
 from hmlm.likelihoods.crossproducts import PopulationBasis, group_sums, population_basis
 
 
@@ -233,11 +238,8 @@ def eliminate_crossed(
     """
     Lambda = sums.fine_shape.unpack(thetas[0])
     J, q, m = sums.ZM.shape
-    A_fine = np.eye(q) + Lambda.T @ (sums.S @ Lambda)
-    cholesky = np.linalg.cholesky(A_fine)
-    log_det = 2 * float(np.log(np.diagonal(cholesky, axis1=1, axis2=2)).sum())
-    H = np.swapaxes(np.linalg.solve(A_fine, np.broadcast_to(Lambda.T, A_fine.shape)), 1, 2)
-    W = H @ Lambda.T
+    logs, H, W = factor_groups(sums.S, Lambda)
+    log_det = float(logs.sum())
     ZM = sums.ZM.reshape(J * q, m)
     WZM = (W @ sums.ZM).reshape(J * q, m)
     Lambdas = [s.unpack(t) for s, t in zip(sums.rest_shapes, thetas[1:], strict=True)]
@@ -343,7 +345,7 @@ def diagonal_blocks(matrix: np.ndarray, part: slice, size: int, levels: int) -> 
 def _log_det_part(
     sums: Crossed, state: CrossedState, part: slice, Lambda: np.ndarray
 ) -> np.ndarray:
-    """Derivative of log|I + Lambda'E Lambda| by one rest block's Lambda, shape (q, q)."""
+    """Return the derivative of log|I + Lambda'E Lambda| by the Lambda of one rest block."""
     size = len(Lambda)
     levels = (part.stop - part.start) // size
     if np.abs(np.linalg.det(Lambda)) > 1e-8:

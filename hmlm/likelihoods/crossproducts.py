@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from hmlm.design import Block, Design
 from hmlm.likelihoods.covariance import CovarianceShape, condition, covariance_shape
@@ -38,16 +37,21 @@ class PopulationBasis:
     beta: np.ndarray
     root_weights: np.ndarray | None
 
+    @property
+    def log_det(self) -> float:
+        """log|R'R|: what turns log|Q'V^-1 Q| into log|X'V^-1 X|."""
+        return 2 * float(np.log(np.abs(np.diagonal(self.R))).sum())
+
     def to_user(self, gamma: np.ndarray) -> np.ndarray:
         """Turn coefficients on Q (of the residual) into coefficients on X (of the outcome)."""
-        return self.beta + solve_triangular(self.R, gamma) if len(self.beta) else self.beta
+        return self.beta + np.linalg.solve(self.R, gamma) if len(self.beta) else self.beta
 
     def covariance_to_user(self, covariance: np.ndarray) -> np.ndarray:
         """Turn a covariance of coefficients on Q into one on X."""
         if not len(self.beta):
             return covariance
-        half = solve_triangular(self.R, covariance)
-        return solve_triangular(self.R, half.T).T
+        half = np.linalg.solve(self.R, covariance)
+        return np.linalg.solve(self.R, half.T).T
 
 
 def population_basis(design: Design) -> PopulationBasis:
@@ -73,7 +77,7 @@ def population_basis(design: Design) -> PopulationBasis:
         Q=Q * np.sqrt(n),
         R=R / np.sqrt(n),
         residual=residual,
-        beta=solve_triangular(R, fit),
+        beta=np.linalg.solve(R, fit),
         root_weights=root,
     )
 
@@ -105,8 +109,9 @@ class OneFactor:
         Which of them each group has.
     count : ndarray, shape (G,)
         How many groups share each.
-    outer : ndarray, shape (G, q, p + 1, q, p + 1)
-        Sums over sharing groups of the outer products of ZM; empty where sharing does not pay.
+    pairs : ndarray, shape (G q^2, (p + 1)^2)
+        Sums over sharing groups of the outer products of ZM, by pairs of effects and pairs of
+        columns; empty where sharing does not pay.
     sum_log_weights : float
         Sum of the logarithms of the weights.
     """
@@ -120,13 +125,19 @@ class OneFactor:
     ZZ: np.ndarray
     which: np.ndarray
     count: np.ndarray
-    outer: np.ndarray
+    pairs: np.ndarray
     sum_log_weights: float
+
+    @property
+    def outer(self) -> np.ndarray:
+        """The pairs with an axis for each index, shape (G, q, q, p + 1, p + 1)."""
+        q, m = self.ZM.shape[1:]
+        return self.pairs.reshape(-1, q, q, m, m)
 
     @property
     def sharing_pays(self) -> bool:
         """Whether the sums over groups of equal design are smaller than the groups themselves."""
-        return len(self.outer) > 0
+        return len(self.pairs) > 0
 
 
 def group_sums(index: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarray:
@@ -180,7 +191,7 @@ def one_factor(design: Design, block: Block) -> OneFactor:
         ZZ=distinct,
         which=which,
         count=np.bincount(which, minlength=G).astype(float),
-        outer=outer.reshape(-1, q, m, q, m),
+        pairs=np.swapaxes(outer.reshape(-1, q, m, q, m), 2, 3).reshape(-1, m * m),
         sum_log_weights=0.0 if design.weights is None else float(np.log(design.weights).sum()),
     )
 

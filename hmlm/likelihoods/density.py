@@ -95,7 +95,7 @@ def posterior_density(x, b, g):  # type: ignore[no-untyped-def]
     q_sum = 0
     for k in range(n_blocks):
         q_sum += int(b[int(b[10]) + BLOCK * k])
-    Lc, Zc = np.zeros((q_sum, q_sum)), np.zeros((q_sum, q_sum))
+    Lc = np.zeros((q_sum, q_sum))
     sds, dsds = np.empty(q_sum), np.empty(q_sum)
     first = 0
     for k in range(n_blocks):
@@ -113,7 +113,7 @@ def posterior_density(x, b, g):  # type: ignore[no-untyped-def]
         z_at, start = x_at + q, first
         for part in range(int(b[t + 7])):
             width = int(b[int(b[t + 8]) + part])
-            lp += correlation_factor(x, z_at, start, width, b[t + 9], Lc, Zc)
+            lp += correlation_factor(x, z_at, start, width, b[t + 9], Lc)
             z_at += width * (width - 1) // 2
             start += width
         Tinv = b[int(b[t + 4]) : int(b[t + 4]) + q * q].reshape((q, q))
@@ -198,7 +198,7 @@ def posterior_density(x, b, g):  # type: ignore[no-untyped-def]
         z_at, start = x_at + q, first
         for part in range(int(b[t + 7])):
             width = int(b[int(b[t + 8]) + part])
-            correlation_gradient(z_at, start, width, b[t + 9], Lc, Zc, GL, g)
+            correlation_gradient(x, z_at, start, width, b[t + 9], Lc, GL, g)
             z_at += width * (width - 1) // 2
             start += width
         first += q

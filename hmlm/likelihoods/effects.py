@@ -90,10 +90,13 @@ def _tree(tree: Tree, point: ProfiledPoint) -> dict[str, EffectMoments]:
         level, at = tree.levels[ell], point.state[ell]
         effects, cov = outer_effects[level.parent], outer_cov[level.parent]
         width = effects.shape[1]
-        G = at.W @ at.B[:, :, :width]
-        own = at.W @ at.B[:, :, width:] - G @ effects
+        W, B = at.W, at.B
+        if level.classes is not None:
+            W, B = W[level.classes.which], level.B
+        G = W @ B[:, :, :width]
+        own = W @ B[:, :, width:] - G @ effects
         cross = -(G @ cov)
-        own_cov = at.W - cross @ np.swapaxes(G, 1, 2)
+        own_cov = W - cross @ np.swapaxes(G, 1, 2)
         back = np.argsort(level.order)
         if level.copies == (1,):
             found[level.blocks[0].group] = _finish(

@@ -10,11 +10,12 @@ hyperbolic tangents); last the logarithm of sigma.
 
 from __future__ import annotations
 
-from math import log, sqrt, tanh
+from math import exp, log, log1p, sqrt, tanh
 
 import numba as nb
 import numpy as np
 
+LOG4 = log(4.0)
 HEADER = 16
 BLOCK = 10
 LEVEL = 10
@@ -29,7 +30,14 @@ LEVEL = 10
 
 
 @nb.njit(nogil=True, error_model="numpy")
-def correlation_factor(x, at, start, size, eta, L, z):  # type: ignore[no-untyped-def]
+def sech2(x):  # type: ignore[no-untyped-def]
+    """Return 1 - tanh(x)^2, exact where tanh(x) rounds to one, and its logarithm."""
+    e = exp(-2.0 * abs(x))
+    return 4.0 * e / ((1.0 + e) * (1.0 + e)), LOG4 - 2.0 * abs(x) - 2.0 * log1p(e)
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def correlation_factor(x, at, start, size, eta, L):  # type: ignore[no-untyped-def]
     """Fill the Cholesky factor of one part's correlations; return LKJ density with Jacobian.
 
     Partial correlations are tanh(x); Lewandowski, Kurowicka & Joe (2009) and the Stan Reference
@@ -39,36 +47,33 @@ def correlation_factor(x, at, start, size, eta, L, z):  # type: ignore[no-untype
     c = at
     L[start, start] = 1.0
     for i in range(1, size):
-        rest = 1.0
+        log_rest = 0.0
         for k in range(i):
-            w = tanh(x[c])
-            z[start + i, start + k] = w
-            L[start + i, start + k] = w * sqrt(rest)
-            lp += log(1.0 - w * w) + 0.5 * log(rest)
-            rest *= 1.0 - w * w
+            L[start + i, start + k] = tanh(x[c]) * exp(0.5 * log_rest)
+            log_left = sech2(x[c])[1]
+            lp += log_left + 0.5 * log_rest
+            log_rest += log_left
             c += 1
-        L[start + i, start + i] = sqrt(rest)
-        lp += 0.5 * (size - i - 1 + 2.0 * eta - 2.0) * log(rest)
+        L[start + i, start + i] = exp(0.5 * log_rest)
+        lp += 0.5 * (size - i - 1 + 2.0 * eta - 2.0) * log_rest
     return lp
 
 
 @nb.njit(nogil=True, error_model="numpy")
-def correlation_gradient(at, start, size, eta, L, z, GL, g):  # type: ignore[no-untyped-def]
+def correlation_gradient(x, at, start, size, eta, L, GL, g):  # type: ignore[no-untyped-def]
     """Add the derivative by the partial correlations' coordinates, GL that of the factor."""
     c = at
     for i in range(1, size):
+        log_rest = 0.0
         for k in range(i):
-            w = z[start + i, start + k]
-            ratio = -w / (1.0 - w * w)
-            before = 1.0
-            for m in range(k):
-                before *= 1.0 - z[start + i, start + m] ** 2
-            d = GL[start + i, start + k] * sqrt(before)
+            w = tanh(x[c])
+            left, log_left = sech2(x[c])
+            d = GL[start + i, start + k] * left * exp(0.5 * log_rest)
             for m in range(k + 1, i + 1):
-                d += GL[start + i, start + m] * L[start + i, start + m] * ratio
-            d += (size - i - 1 + 2.0 * eta - 2.0) * ratio
-            d += 2.0 * ratio + (i - 1 - k) * ratio
-            g[c] += d * (1.0 - w * w)
+                d -= GL[start + i, start + m] * L[start + i, start + m] * w
+            d -= (size - i - 1 + 2.0 * eta - 2.0 + 2.0 + (i - 1 - k)) * w
+            g[c] += d
+            log_rest += log_left
             c += 1
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from hmlm.design import Block, Design
 from hmlm.likelihoods.covariance import sds_and_correlations
@@ -15,7 +14,7 @@ from hmlm.likelihoods.gaussian import bases_of, blocks_of
 from hmlm.likelihoods.kernel import BLOCK, HEADER, LEVEL
 from hmlm.likelihoods.prior_kernel import encode_prior
 from hmlm.likelihoods.profiled import ProfiledPoint, shapes_of, split_theta
-from hmlm.likelihoods.tree import Level, Tree
+from hmlm.likelihoods.tree import Tree
 from hmlm.priors import Prior
 
 if TYPE_CHECKING:
@@ -210,7 +209,7 @@ def pack(
     table = np.zeros(head)
     C = np.sqrt(point.sigma2) * np.linalg.cholesky(point.K_inverse) if p else np.empty((0, 0))
     R = sums.basis.R
-    beta_map = solve_triangular(R, C) if p else C
+    beta_map = np.linalg.solve(R, C) if p else C
     beta0 = sums.basis.to_user(point.gamma)
     P = np.eye(p) + np.outer(priors.constant, priors.x_means)
     beta_priors = [_encode(prior) for prior in priors.beta]
@@ -253,7 +252,7 @@ def pack(
     for ell, level in enumerate(levels):
         row = int(table[11]) + LEVEL * ell
         table[row : row + len(level)] = [v if isinstance(v, int) else out.add(v) for v in level]
-    table[1] = float(isinstance(sums, OneFactor) or len(levels[0]) > 7)
+    table[1] = float(isinstance(sums, OneFactor) or any(len(level) > 7 for level in levels))
     table[13] = len(start)
     table[0] = out.length
     out.pieces[0] = table
@@ -284,15 +283,8 @@ def level_rows(sums: OneFactor | Tree, shared: bool = True) -> list[list[int | n
         J, q, m = sums.ZM.shape
         return [[J, q, 0, sums.ZZ[sums.which], sums.ZM, np.zeros(J), 1]]
     if isinstance(sums, OneFactor):
-        G, q, m = sums.outer.shape[:3]
-        pairs = np.empty((G, q * (q + 1) // 2, m, m))
-        at = 0
-        for a in range(q):
-            for b in range(a + 1):
-                pairs[:, at] = sums.outer[:, a, :, b, :]
-                if a != b:
-                    pairs[:, at] += sums.outer[:, b, :, a, :]
-                at += 1
+        G, q = sums.outer.shape[:2]
+        pairs = _pairs(sums.outer)
         return [[G, q, 0, sums.ZZ, pairs, sums.count, 1]]
     m = sums.MM.shape[0]
     rows: list[list[int | np.ndarray]] = [
@@ -307,49 +299,35 @@ def level_rows(sums: OneFactor | Tree, shared: bool = True) -> list[list[int | n
         ]
         for level in sums.levels
     ]
-    if shared and len(sums.levels) > 1 and (classes := _classes(sums.levels[0], m)) is not None:
-        rows[0] = classes
+    classes = sums.levels[0].classes if shared and sums.levels else None
+    if classes is not None:
+        rows[0] = [
+            len(classes.S),
+            sums.levels[0].q,
+            classes.Bz.shape[2],
+            classes.S,
+            classes.Bz,
+            classes.parent.astype(float),
+            len(classes.starts),
+            classes.sums,
+            _pairs(classes.outer),
+            classes.count,
+        ]
     return rows
 
 
-def _classes(level: Level, m: int) -> list[int | np.ndarray] | None:
-    """Put groups of equal design under one parent together, where that is less work."""
-    J, q, width = level.B.shape
-    z = width - m
-    Bz, BM = level.B[:, :, :z], level.B[:, :, z:]
-    size = np.trace(level.S, axis1=1, axis2=2)
-    keys = np.column_stack([level.parent, level.S.reshape(J, -1), Bz.reshape(J, -1)])
-    keys[:, 1:] = np.round(keys[:, 1:] / np.exp2(np.ceil(np.log2(size)))[:, None], 12) + 0.0
-    _, first, which, counts = np.unique(
-        keys, axis=0, return_index=True, return_inverse=True, return_counts=True
-    )
-    n_pairs = q * (q + 1) // 2
-    if len(first) * (1 + n_pairs * m / (2 * q)) > J:
-        return None
-    which = which.reshape(-1)
-    total = np.zeros((len(first), q, m))
-    np.add.at(total, which, BM)
-    pairs = np.zeros((len(first), n_pairs, m, m))
+def _pairs(outer: np.ndarray) -> np.ndarray:
+    """Keep the pairs a >= b of outer products, shape (C, q, q, m, m), each with its mirror."""
+    C, q, _, m, _ = outer.shape
+    pairs = np.empty((C, q * (q + 1) // 2, m, m))
     at = 0
     for a in range(q):
         for b in range(a + 1):
-            product = BM[:, a, :, None] * BM[:, b, None, :]
+            pairs[:, at] = outer[:, a, b]
             if a != b:
-                product = product + np.swapaxes(product, 1, 2)
-            np.add.at(pairs[:, at], which, product)
+                pairs[:, at] += outer[:, b, a]
             at += 1
-    return [
-        len(first),
-        q,
-        z,
-        level.S[first],
-        Bz[first],
-        level.parent[first].astype(float),
-        len(level.starts),
-        total,
-        pairs,
-        counts.astype(float),
-    ]
+    return pairs
 
 
 def _block_places(sums: OneFactor | Tree, blocks: list[Block]) -> list[tuple[int, int, int, Block]]:

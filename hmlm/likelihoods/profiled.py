@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_solve
 
-from hmlm.likelihoods.covariance import CovarianceShape
+from hmlm.likelihoods.covariance import CovarianceShape, factor_groups
 from hmlm.likelihoods.crossed import Crossed, eliminate_crossed, pull_back_crossed
 from hmlm.likelihoods.crossproducts import OneFactor
 from hmlm.likelihoods.tree import Tree, eliminate, pull_back
@@ -62,10 +61,16 @@ def shapes_of(sums: GaussianSums) -> list[CovarianceShape]:
 def split_theta(theta: np.ndarray, sums: GaussianSums) -> list[np.ndarray]:
     """Cut theta into the part of each block."""
     sizes = [shape.size for shape in shapes_of(sums)]
-    return np.split(theta, np.cumsum(sizes)[:-1])
+    return np.split(theta, np.cumsum(sizes)[:-1]) if sizes else []
 
 
-def profiled_deviance(theta: np.ndarray, sums: GaussianSums, reml: bool) -> ProfiledPoint:
+def profiled_deviance(
+    theta: np.ndarray,
+    sums: GaussianSums,
+    reml: bool,
+    sigma2: float | None = None,
+    held: tuple[np.ndarray, float] | None = None,
+) -> ProfiledPoint:
     """Evaluate the profiled deviance.
 
     With sigma^2 V the covariance of the outcome and K = M'V^-1 M, M = [X, y], profiling out beta
@@ -73,7 +78,8 @@ def profiled_deviance(theta: np.ndarray, sums: GaussianSums, reml: bool) -> Prof
 
         d = log|V| + f (1 + log(2 pi r^2 / f)) [+ log|X'V^-1 X| under REML],
 
-    with f = n under ML and n - p under REML (Bates et al. 2015, sections 3.3 and 3.4).
+    with f = n under ML and n - p under REML (Bates et al. 2015, sections 3.3 and 3.4). With
+    sigma^2 given instead, d = log|V| + f log(2 pi sigma^2) + r^2 / sigma^2 [+ ...].
 
     Parameters
     ----------
@@ -83,6 +89,10 @@ def profiled_deviance(theta: np.ndarray, sums: GaussianSums, reml: bool) -> Prof
         The data.
     reml : bool
         Whether the likelihood is restricted.
+    sigma2 : float, optional
+        Residual variance; that of the maximum when None.
+    held : tuple of ndarray, shape (p,), and float, optional
+        Hold the combination c'gamma of the coefficients at a value.
 
     Returns
     -------
@@ -99,17 +109,25 @@ def profiled_deviance(theta: np.ndarray, sums: GaussianSums, reml: bool) -> Prof
         state, log_det, K = eliminate_crossed(sums, parts)
     p = K.shape[0] - 1
     L_XX = np.linalg.cholesky(K[:p, :p])
-    gamma = cho_solve((L_XX, True), K[:p, p]) if p else np.empty(0)
-    K_inverse = cho_solve((L_XX, True), np.eye(p)) if p else np.empty((0, 0))
+    half = np.linalg.inv(L_XX)
+    K_inverse = half.T @ half
+    gamma = K_inverse @ K[:p, p]
     r2 = float(K[p, p] - K[:p, p] @ gamma)
+    if held is not None:
+        c, value = held
+        step = K_inverse @ c
+        gap = float(c @ gamma - value)
+        gamma = gamma - step * (gap / (c @ step))
+        r2 += gap**2 / float(c @ step)
     f = sums.n - p if reml else sums.n
-    deviance = log_det + f * (1 + np.log(2 * np.pi * r2 / f)) - sums.sum_log_weights
+    if sigma2 is None:
+        sigma2 = r2 / f
+    deviance = log_det + f * np.log(2 * np.pi * sigma2) + r2 / sigma2 - sums.sum_log_weights
     v = np.append(-gamma, 1.0)
-    K_bar = (f / r2) * np.outer(v, v)
+    K_bar = np.outer(v, v) / sigma2
     if reml:
         # log|X'V^-1 X| on the user's columns, X = Q R
-        deviance += 2 * np.log(np.diagonal(L_XX)).sum()
-        deviance += 2 * np.log(np.abs(np.diagonal(sums.basis.R))).sum()
+        deviance += 2 * float(np.log(L_XX.diagonal()).sum()) + sums.basis.log_det
         K_bar[:p, :p] += K_inverse
     if isinstance(sums, OneFactor):
         gradient = _pull_back_one(sums, state, K_bar)
@@ -123,7 +141,7 @@ def profiled_deviance(theta: np.ndarray, sums: GaussianSums, reml: bool) -> Prof
         gradient=gradient,
         gamma=gamma,
         K_inverse=K_inverse,
-        sigma2=r2 / f,
+        sigma2=sigma2,
         log_det=log_det,
         r2=r2,
         state=state,
@@ -143,23 +161,16 @@ def _eliminate_one(
     With A = I + Lambda'Z'Z Lambda and W = Lambda A^-1 Lambda', V^-1 = I - Z W Z'.
     """
     Lambda = sums.shape.unpack(theta)
-    A = np.eye(sums.shape.q) + Lambda.T @ (sums.ZZ @ Lambda)
-    cholesky = np.linalg.cholesky(A)
-    logs = np.log(np.diagonal(cholesky, axis1=1, axis2=2)).sum(axis=1)
-    H = np.swapaxes(np.linalg.solve(A, np.broadcast_to(Lambda.T, A.shape)), 1, 2)
-    W = H @ Lambda.T
-    G, q, m = sums.outer.shape[:3]
-    pairs = np.swapaxes(sums.outer, 2, 3).reshape(G * q * q, m * m)
-    K = sums.MM - (W.reshape(-1) @ pairs).reshape(m, m)
-    return (H, W), 2 * float(sums.count @ logs), K
+    m = sums.MM.shape[0]
+    log_dets, H, W = factor_groups(sums.ZZ, Lambda)
+    K = sums.MM - (W.reshape(-1) @ sums.pairs).reshape(m, m)
+    return (H, W), float(sums.count @ log_dets), K
 
 
 def _pull_back_one(
     sums: OneFactor, state: tuple[np.ndarray, np.ndarray], K_bar: np.ndarray
 ) -> np.ndarray:
     H, W = state
-    G, q, m = sums.outer.shape[:3]
-    pairs = np.swapaxes(sums.outer, 2, 3).reshape(G * q * q, m * m)
-    W_bar = -(pairs @ K_bar.reshape(-1)).reshape(G, q, q)
+    W_bar = -(sums.pairs @ K_bar.reshape(-1)).reshape(W.shape)
     inner = W_bar - sums.ZZ @ (W @ W_bar) + sums.count[:, None, None] * sums.ZZ
-    return sums.shape.pack(2 * np.einsum("gab,gbc->ac", inner, H))
+    return sums.shape.pack(2 * (inner @ H).sum(axis=0))

@@ -9,6 +9,7 @@ from typing import Any
 
 @lru_cache(maxsize=1)
 def _controller() -> Any:
+    import scipy.linalg  # noqa: F401  (its BLAS must be loaded to be held)
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from hmlm.design import Block, Design
-from hmlm.likelihoods.covariance import CovarianceShape, condition, covariance_shape
+from hmlm.likelihoods.classes import Classes, make_classes
+from hmlm.likelihoods.covariance import (
+    CovarianceShape,
+    condition,
+    covariance_shape,
+    factor_groups,
+)
 from hmlm.likelihoods.crossproducts import PopulationBasis, group_sums, population_basis
 from hmlm.likelihoods.structure import Structure
 
@@ -38,6 +44,8 @@ class Level:
         Own cross-products Z'Z.
     B : ndarray, shape (J, q, m)
         Cross-products with the columns of all outer levels and with M.
+    classes : Classes or None
+        At the finest level, groups of equal design put together, where that is less work.
     """
 
     blocks: tuple[Block, ...]
@@ -48,6 +56,7 @@ class Level:
     order: np.ndarray
     S: np.ndarray
     B: np.ndarray
+    classes: Classes | None = None
 
     @property
     def q(self) -> int:
@@ -183,6 +192,7 @@ def make_tree(design: Design, structure: Structure) -> Tree:
                 order=orders[ell],
                 S=S,
                 B=B,
+                classes=make_classes(S, B, parent, M.shape[1]) if ell == 0 < n_levels - 1 else None,
             )
         )
     return Tree(
@@ -211,7 +221,8 @@ class Eliminated:
     S, B : ndarray
         Cross-products less what the finer levels explain.
     H, W : ndarray, shape (J, q, q)
-        Lambda A^-1 and Lambda A^-1 Lambda', with A = I + Lambda'S Lambda.
+        Lambda A^-1 and Lambda A^-1 Lambda', with A = I + Lambda'S Lambda. Of every class instead
+        of every group, where the level has classes; B is then without M.
     """
 
     Lambda: np.ndarray
@@ -241,16 +252,17 @@ def eliminate(
     for level, theta in zip(tree.levels, thetas, strict=True):
         q = level.q
         Lambda = level.unpack(theta)
-        S, B = level.S, level.B
+        classes = level.classes
+        S, B = (level.S, level.B) if classes is None else (classes.S, classes.Bz)
         if explained is not None:
             S = S - explained[:, :q, :q]
             B = B - explained[:, :q, q:]
-        A = np.eye(q) + Lambda.T @ (S @ Lambda)
-        cholesky = np.linalg.cholesky(A)
-        log_det += 2 * float(np.log(np.diagonal(cholesky, axis1=1, axis2=2)).sum())
-        H = np.swapaxes(np.linalg.solve(A, np.broadcast_to(Lambda.T, A.shape)), 1, 2)
-        W = H @ Lambda.T
+        logs, H, W = factor_groups(S, Lambda)
+        log_det += float(logs.sum() if classes is None else classes.count @ logs)
         done.append(Eliminated(Lambda=Lambda, S=S, B=B, H=H, W=W))
+        if classes is not None:
+            explained = classes.up(W)
+            continue
         WB = W @ B
         if len(level.starts) == 1:
             m = B.shape[2]
@@ -272,14 +284,16 @@ def pull_back(tree: Tree, done: list[Eliminated], K_bar: np.ndarray) -> list[lis
     E_bar = K_bar[None]
     for ell in range(len(tree.levels) - 1, -1, -1):
         level, at = tree.levels[ell], done[ell]
+        if level.classes is not None:
+            W_bar, count = level.classes.down(E_bar), level.classes.count[:, None, None]
+            inner = W_bar - at.S @ (at.W @ W_bar) + count * at.S
+            gradients.append(level.pack(2 * (inner @ at.H).sum(axis=0)))
+            continue
         outer = E_bar[0][None] if len(E_bar) == 1 else E_bar[level.parent]
         BE = at.B @ outer
         W_bar = -BE @ np.swapaxes(at.B, 1, 2)
-        SW = at.S @ at.W
-        gradient = 2 * np.einsum("jab,jbc->ac", W_bar - SW @ W_bar, at.H, optimize=True) + 2 * (
-            at.S @ at.H
-        ).sum(axis=0)
-        gradients.append(level.pack(gradient))
+        inner = W_bar - at.S @ (at.W @ W_bar) + at.S
+        gradients.append(level.pack(2 * (inner @ at.H).sum(axis=0)))
         if ell:
             S_bar = at.W - at.W @ W_bar @ at.W
             B_bar = -(at.W @ BE)

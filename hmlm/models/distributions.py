@@ -48,7 +48,12 @@ def scalar_variable(name: str, prior: Prior) -> Any:
     """Add a random variable of that name with a prior to the model in context."""
     import pymc as pm
 
-    return getattr(pm, DISTRIBUTIONS[prior.name])(name, **prior.parameters)
+    return getattr(pm, DISTRIBUTIONS[prior.name])(name, **_doubles(prior))
+
+
+def _doubles(prior: Prior) -> dict[str, np.ndarray]:
+    """Return parameters in double precision: PyTensor makes a plain 2.0 a single."""
+    return {name: np.array(value) for name, value in prior.parameters.items()}
 
 
 def array_variable(
@@ -82,7 +87,7 @@ def array_variable(
         return distribution(name, **values, dims=dims)
     parts = [
         getattr(pm, DISTRIBUTIONS[prior.name])(
-            f"{name}[{label}]", **prior.parameters, dims=dims[:-1] or None
+            f"{name}[{label}]", **_doubles(prior), dims=dims[:-1] or None
         )
         for prior, label in zip(priors, labels, strict=True)
     ]
@@ -99,7 +104,7 @@ def correlation_cholesky(name: str, prior: Prior, n: int) -> Any:
     """
     import pymc as pm
 
-    factor = pm.LKJCorr(name, n=n, eta=prior.parameters["eta"])
+    factor = pm.LKJCorr(name, n=n, **_doubles(prior))
     transform = pm.modelcontext(None).rvs_to_transforms[factor]
     example = transform.backward(np.ones(n * (n - 1) // 2), *factor.owner.inputs)
     if abs(float(example.eval(mode="FAST_COMPILE")[0, -1])) > 1e-12:

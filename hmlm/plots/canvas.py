@@ -24,7 +24,6 @@ LOOK: Any = {
     "axes.titlelocation": "left",
     "axes.titlesize": 10,
     "font.size": 9.5,
-    "figure.dpi": 110,
     "legend.fontsize": 9.5,
     "legend.frameon": False,
     "xtick.color": INK,
@@ -43,11 +42,10 @@ def new_axes(rows: int, columns: int, size: tuple[float, float], **kwargs: Any) 
     """Make a figure with the look of the project; return its axes as an array."""
     import matplotlib.pyplot as plt
 
-    with plt.rc_context(LOOK):
-        _, axes = plt.subplots(
-            rows, columns, figsize=size, squeeze=False, layout="constrained", **kwargs
-        )
-    return axes
+    # Outside of the context: the first figure loads the backend, which may set parameters to stay.
+    figure = plt.figure(figsize=size, layout="constrained")
+    with look():
+        return figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
 def look() -> Any:

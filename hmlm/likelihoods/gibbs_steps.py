@@ -1,0 +1,355 @@
+"""The steps of a Gibbs sampler for a Gaussian model, for all chains at once.
+
+Arrays have the chain on the first axis. Group effects and the Cholesky factors of their
+covariances are on the conditioned basis of `hmlm.likelihoods.covariance.condition`, where b_j has
+covariance L L' and D = T L L' T' on the user's scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from hmlm.likelihoods.gibbs_sums import GibbsSums, Part
+from hmlm.priors import Prior
+
+_LOG_PRIORS: Mapping[str, Callable[[np.ndarray, Mapping[str, float]], np.ndarray]] = (
+    MappingProxyType(
+        {
+            "half-flat": lambda x, v: np.zeros_like(x),
+            "half-normal": lambda x, v: -0.5 * (x / v["sigma"]) ** 2,
+            "half-student-t": lambda x, v: (
+                -0.5 * (v["nu"] + 1) * np.log1p((x / v["sigma"]) ** 2 / v["nu"])
+            ),
+            "half-cauchy": lambda x, v: -np.log1p((x / v["beta"]) ** 2),
+            "exponential": lambda x, v: -v["lam"] * x,
+            "gamma": lambda x, v: (v["alpha"] - 1) * np.log(x) - v["beta"] * x,
+            "inverse-gamma": lambda x, v: -(v["alpha"] + 1) * np.log(x) - v["beta"] / x,
+            "lognormal": lambda x, v: -0.5 * ((np.log(x) - v["mu"]) / v["sigma"]) ** 2 - np.log(x),
+            "uniform": lambda x, v: np.where((v["lower"] <= x) & (x <= v["upper"]), 0.0, -np.inf),
+        }
+    )
+)
+
+
+def log_prior(prior: Prior, x: np.ndarray) -> np.ndarray:
+    """Return the log density of a positive parameter's prior, to a constant.
+
+    Examples
+    --------
+    >>> log_prior(Prior("uniform", lower=0, upper=2), np.array([1.0, 3.0]))
+    array([  0., -inf])
+    """
+    return np.asarray(_LOG_PRIORS[prior.name](x, prior.parameters))
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class State:
+    """Where the chains are.
+
+    Attributes
+    ----------
+    gamma : ndarray, shape (C, p)
+        Coefficients of the columns of Q.
+    b : list of ndarray, shape (C, J, q)
+        Effects of every factor.
+    L : list of ndarray, shape (C, q, q)
+        Cholesky factors of their covariances.
+    sigma : ndarray, shape (C,)
+        Residual sds.
+    omega : ndarray, shape (C, p)
+        Scales of the normal distributions that a Student prior is a mixture of; ones elsewhere.
+    accepted, proposed : int
+        Metropolis-Hastings steps.
+    """
+
+    gamma: np.ndarray
+    b: list[np.ndarray]
+    L: list[np.ndarray]
+    sigma: np.ndarray
+    omega: np.ndarray
+    accepted: np.ndarray
+    proposed: int = 0
+
+    def accept(self, log_ratio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Decide on proposals, and keep count."""
+        yes = np.log(rng.random(len(log_ratio))) < log_ratio
+        self.accepted += yes
+        self.proposed += 1
+        return np.asarray(yes)
+
+
+def start(sums: GibbsSums, chains: int, rng: np.random.Generator) -> State:
+    """Return starting points that lie further apart than the posterior."""
+    spread = float(np.sqrt(sums.MM[-1, -1] / sums.n))
+    L = []
+    for factor in sums.factors:
+        q = factor.shape[1]
+        L.append(spread * rng.uniform(0.1, 1.0, (chains, q))[:, :, None] * np.eye(q))
+    return State(
+        gamma=np.zeros((chains, sums.p)),
+        b=[np.zeros((chains, *f.shape)) for f in sums.factors],
+        L=L,
+        sigma=spread * rng.uniform(0.3, 1.2, chains),
+        omega=np.ones((chains, sums.p)),
+        accepted=np.zeros(chains),
+    )
+
+
+def iterate(sums: GibbsSums, state: State, rng: np.random.Generator) -> None:
+    """Make one iteration of all chains.
+
+    The effects of the first factor are integrated out until they are drawn, given all the rest.
+    """
+    half, K = _without_first(sums, state)
+    _draw_rest(sums, state, K, rng)
+    for k, place in enumerate(sums.places, 1):
+        for part in sums.factors[k].parts:
+            draw_covariance(state, k, part, rng)
+            _scale_rest(sums, state, k, part, K[:, place], rng)
+    _draw_first(sums, state, half, rng)
+    for part in sums.factors[0].parts:
+        draw_covariance(state, 0, part, rng)
+        _scale_first(sums, state, part, rng)
+    draw_sigma(sums, state, rng)
+    draw_mixture(sums, state, rng)
+
+
+def _without_first(sums: GibbsSums, state: State) -> tuple[np.ndarray, np.ndarray]:
+    """Integrate the first factor out.
+
+    Returns
+    -------
+    half : ndarray, shape (C, G, q, q)
+        ``half @ half.T`` is the conditional covariance of the effects of a level.
+    K : ndarray, shape (C, m, m)
+        M'V^-1 M, V the covariance of the outcome given everything else.
+    """
+    m, C, s2 = len(sums.MM), len(state.sigma), state.sigma[:, None, None] ** 2
+    first, L = sums.factors[0], state.L[0][:, None]
+    (J, q), G = first.shape, len(first.ZZ)
+    A = np.eye(q) + np.swapaxes(L, 2, 3) @ (first.ZZ @ L) / s2[:, None]
+    half = L @ np.swapaxes(np.linalg.inv(np.linalg.cholesky(A)), 2, 3)
+    W = half @ np.swapaxes(half, 2, 3)
+    if sums.pairs is not None:
+        explained = (W.reshape(C, G * q * q) @ sums.pairs).reshape(C, m, m)
+    else:
+        WZM = W[:, first.which] @ sums.ZM
+        explained = sums.ZM.reshape(J * q, m).T @ WZM.reshape(C, J * q, m)
+    return half, (sums.MM - explained / s2) / s2
+
+
+def _draw_rest(sums: GibbsSums, state: State, K: np.ndarray, rng: np.random.Generator) -> None:
+    """Draw coefficients and effects of all factors but the first, together."""
+    p, (C, m) = sums.p, K.shape[:2]
+    K = np.array(K)
+    # Effects as standard normals times L.
+    for place, factor, L in zip(sums.places, sums.factors[1:], state.L[1:], strict=True):
+        J, q = factor.shape
+        K[:, :, place] = (K[:, :, place].reshape(C, m, J, q) @ L[:, None]).reshape(C, m, -1)
+        rows = K[:, place].reshape(C, J, q, m)
+        K[:, place] = (np.swapaxes(L, 1, 2)[:, None] @ rows).reshape(C, -1, m)
+    precision, right = K[:, :-1, :-1], K[:, :-1, -1]
+    at = np.arange(p, m - 1)
+    precision[:, at, at] += 1.0
+    if p:
+        tau, mean = _normal_priors(sums, state)
+        precision[:, :p, :p] += (sums.U.T * tau[:, None]) @ sums.U
+        right[:, :p] += (tau * (mean - sums.u0)) @ sums.U
+    x = _draw_normal(precision, right, rng)
+    state.gamma = x[:, :p]
+    for k, place in enumerate(sums.places, 1):
+        z = x[:, place].reshape(C, *sums.factors[k].shape)
+        state.b[k] = z @ np.swapaxes(state.L[k], 1, 2)
+
+
+def _draw_first(sums: GibbsSums, state: State, half: np.ndarray, rng: np.random.Generator) -> None:
+    """Draw the effects of the first factor, given everything else."""
+    which, (C, J, q) = sums.factors[0].which, state.b[0].shape
+    score = (_contrast(sums, state) @ sums.ZM.reshape(J * q, -1).T).reshape(C, J, q, 1)
+    right = np.swapaxes(half, 2, 3)[:, which] @ score / state.sigma[:, None, None, None] ** 2
+    state.b[0] = (half[:, which] @ (right + rng.standard_normal(right.shape)))[..., 0]
+
+
+def _draw_normal(precision: np.ndarray, right: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw from N(precision^-1 right, precision^-1), one for each chain."""
+    half = np.linalg.cholesky(precision)
+    noise = np.linalg.solve(half, right[..., None])[..., 0] + rng.standard_normal(right.shape)
+    return np.asarray(np.linalg.solve(np.swapaxes(half, 1, 2), noise[..., None])[..., 0])
+
+
+def _normal_priors(sums: GibbsSums, state: State) -> tuple[np.ndarray, np.ndarray]:
+    """Return precisions, shape (C, p), and means of the coefficients' normal priors."""
+    scale, mean = np.ones(sums.p), np.zeros(sums.p)
+    for k, prior in enumerate(sums.priors):
+        v = prior.parameters
+        scale[k] = np.inf if prior.name == "flat" else v.get("sigma", v.get("beta"))
+        mean[k] = v.get("mu", v.get("alpha", 0.0))
+    return 1.0 / (scale**2 * state.omega), mean
+
+
+def draw_mixture(sums: GibbsSums, state: State, rng: np.random.Generator) -> None:
+    """Draw the scales of Student priors: a Student variable is a normal one of random variance."""
+    for k, prior in enumerate(sums.priors):
+        if prior.name not in ("student-t", "cauchy"):
+            continue
+        v = prior.parameters
+        nu, scale = v.get("nu", 1.0), v.get("sigma", v.get("beta", 1.0))
+        u = sums.u0[k] + state.gamma @ sums.U[k]
+        square = ((u - v.get("mu", v.get("alpha", 0.0))) / scale) ** 2
+        state.omega[:, k] = (nu + square) / rng.chisquare(nu + 1, len(u))
+
+
+def _contrast(sums: GibbsSums, state: State) -> np.ndarray:
+    """Return v with M v the residual, the effects of the first factor left in, shape (C, m)."""
+    C = len(state.sigma)
+    rest = [-b.reshape(C, -1) for b in state.b[1:]]
+    return np.concatenate([-state.gamma, *rest, np.ones((C, 1))], axis=1)
+
+
+def _log_density(part: Part, L: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the log prior of sds and of correlations, and the sum of the sds' logarithms."""
+    half = part.T @ L
+    sd = np.sqrt((half**2).sum(axis=2))
+    prior = sum((log_prior(pr, sd[:, a]) for a, pr in enumerate(part.priors)), np.zeros(len(L)))
+    logs = np.log(sd).sum(axis=1)
+    if part.size == 1:
+        return prior, np.zeros(len(L)), logs
+    log_det = np.log(np.abs(np.diagonal(L, axis1=1, axis2=2))).sum(axis=1)
+    log_det += np.log(np.abs(np.linalg.det(part.T)))
+    return prior, 2 * (log_det - logs), logs
+
+
+def draw_covariance(state: State, k: int, part: Part, rng: np.random.Generator) -> None:
+    """Draw the covariance of correlated effects given the effects.
+
+    The conjugate distribution for a flat prior of sds and correlations is the proposal, inverse
+    gamma or inverse Wishart with J - 1 degrees of freedom; it is accepted by what the priors say.
+    The density of a covariance matrix is that of its sds and correlations over the product of
+    2 sd_i^s.
+    """
+    b, L = state.b[k][:, :, part.at], state.L[k][:, part.at, part.at]
+    C, J, s = b.shape
+    S = np.swapaxes(b, 1, 2) @ b
+    nu = max(J - 1, s)
+    A = np.zeros((C, s, s))
+    for i in range(s):
+        A[:, i, i] = np.sqrt(rng.chisquare(nu - i, C))
+        A[:, i, :i] = rng.standard_normal((C, i))
+    if s == 1:
+        new = np.sqrt(S) / A
+    else:
+        half = np.linalg.cholesky(S) @ np.swapaxes(np.linalg.inv(A), 1, 2)
+        new = np.linalg.cholesky(half @ np.swapaxes(half, 1, 2))
+
+    def weight(factor: np.ndarray) -> np.ndarray:
+        prior, log_det, logs = _log_density(part, factor)
+        return prior + (nu + 1 - J) * logs + (part.eta - 1 + 0.5 * (nu + s + 1 - J)) * log_det
+
+    yes = state.accept(weight(new) - weight(L), rng)
+    state.L[k][:, part.at, part.at] = np.where(yes[:, None, None], new, L)
+
+
+def _scale_first(sums: GibbsSums, state: State, part: Part, rng: np.random.Generator) -> None:
+    """Draw the covariance of effects of the first factor again, given z = L^-1 b."""
+    factor, b = sums.factors[0], state.b[0]
+    C, J, q = b.shape
+    z = _standardised(state, 0, part)
+    zz = z[:, factor.order, :, None] * z[:, factor.order, None, :]
+    zz = np.add.reduceat(zz, factor.starts, axis=1)
+    normal = np.tensordot(zz, factor.ZZ[:, part.at, part.at], axes=(1, 0))
+    score = (_contrast(sums, state) @ sums.ZM.reshape(J * q, -1).T).reshape(C, J, q)
+    score -= (factor.ZZ[factor.which] @ b[..., None])[..., 0]
+    right = np.swapaxes(score[:, :, part.at], 1, 2) @ z
+    s2 = state.sigma[:, None, None] ** 2
+    _scale(state, 0, part, z, normal / s2[..., None, None], right / s2, rng)
+
+
+def _scale_rest(
+    sums: GibbsSums,
+    state: State,
+    k: int,
+    part: Part,
+    K: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    """Draw the covariance of effects of another factor again, given z = L^-1 b.
+
+    K are the factor's rows of M'V^-1 M.
+    """
+    C, J, q = state.b[k].shape
+    z = _standardised(state, k, part)
+    own = K[:, :, sums.places[k - 1]].reshape(C, J, q, J, q)[:, :, part.at, :, part.at]
+    normal = np.einsum("njarb,nrd->njabd", own, z, optimize=True)
+    normal = np.einsum("njc,njabd->ncdab", z, normal, optimize=True)
+    score = (K @ _contrast(sums, state)[..., None]).reshape(C, J, q)
+    _scale(state, k, part, z, normal, np.swapaxes(score[:, :, part.at], 1, 2) @ z, rng)
+
+
+def _standardised(state: State, k: int, part: Part) -> np.ndarray:
+    """Return z = L^-1 b, shape (C, J, s)."""
+    inverse = np.linalg.inv(state.L[k][:, part.at, part.at])
+    return np.asarray(state.b[k][:, :, part.at] @ np.swapaxes(inverse, 1, 2))
+
+
+def _scale(
+    state: State,
+    k: int,
+    part: Part,
+    z: np.ndarray,
+    normal: np.ndarray,
+    right: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    """Draw L given z: a linear regression on the entries of L.
+
+    Its normal distribution is the proposal, accepted by what the priors say. Interweaving this
+    with `draw_covariance` mixes well both where the data say much about each group and where they
+    say little (Yu & Meng 2011).
+
+    Parameters
+    ----------
+    state, k, part
+        Where the chains are; which effects.
+    z : ndarray, shape (C, J, s)
+        Standardised effects.
+    normal : ndarray, shape (C, s, s, s, s)
+        Normal equations: two columns of L, then its two rows.
+    right : ndarray, shape (C, s, s)
+        The residual's products with the regressors, by rows and columns of L.
+    rng : numpy.random.Generator
+        Source of random numbers.
+    """
+    L, s = state.L[k][:, part.at, part.at], part.size
+    rows, columns = np.tril_indices(s)
+    matrix = normal[:, columns[:, None], columns, rows[:, None], rows]
+    new = np.array(L)
+    new[:, rows, columns] += _draw_normal(matrix, right[:, rows, columns], rng)
+
+    def weight(factor: np.ndarray) -> np.ndarray:
+        prior, log_det, logs = _log_density(part, factor)
+        diagonal = np.log(np.abs(np.diagonal(factor, axis1=1, axis2=2)))
+        jacobian = diagonal @ np.arange(s, 0, -1.0) - s * logs
+        return prior + (part.eta - 1) * log_det + jacobian
+
+    yes = state.accept(weight(new) - weight(L), rng)[:, None, None]
+    sign = np.where(np.diagonal(new, axis1=1, axis2=2) < 0, -1.0, 1.0)
+    b = state.b[k][:, :, part.at]
+    state.L[k][:, part.at, part.at] = np.where(yes, new * sign[:, None, :], L)
+    state.b[k][:, :, part.at] = np.where(yes, z @ np.swapaxes(new, 1, 2), b)
+
+
+def draw_sigma(sums: GibbsSums, state: State, rng: np.random.Generator) -> None:
+    """Draw the residual sd given the residuals: proposed under a flat prior, then accepted."""
+    v, b, first = _contrast(sums, state), state.b[0], sums.factors[0]
+    C, J, q = b.shape
+    score = (v @ sums.ZM.reshape(J * q, -1).T).reshape(C, J, q)
+    own = (first.ZZ[first.which] @ b[..., None])[..., 0]
+    square = ((v @ sums.MM) * v).sum(axis=1) + (b * (own - 2 * score)).sum(axis=(1, 2))
+    new = np.sqrt(square / rng.chisquare(sums.n - 1, C))
+    prior = sums.sigma_prior
+    yes = state.accept(log_prior(prior, new) - log_prior(prior, state.sigma), rng)
+    state.sigma = np.where(yes, new, state.sigma)
