@@ -205,9 +205,9 @@ def pymc_point(model, design, parameters, means):
             theirs = transform.forward(pm.math.constant(L), *variable.owner.inputs).eval()
             point[value] = theirs
 
-            def entries(u, transform=transform, variable=variable, q=len(R)):
+            def entries(u, transform=transform, variable=variable):
                 factor = transform.backward(pm.math.constant(u), *variable.owner.inputs).eval()
-                return (factor @ factor.T)[np.tril_indices(q, -1)]
+                return (factor @ factor.T)[np.tril_indices(len(factor), -1)]
 
             rows = [
                 (entries(theirs + e) - entries(theirs - e)) / 2e-6

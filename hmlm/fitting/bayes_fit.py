@@ -94,9 +94,9 @@ class BayesFit:
         return self._parameters[name]
 
     def _make_draws(self) -> xr.DataTree:
-        import xarray as xr
+        from importlib.metadata import version
 
-        from hmlm import __version__
+        import xarray as xr
 
         design = self.design
         chains, n = self._parameters["sigma"].shape[:2]
@@ -106,7 +106,7 @@ class BayesFit:
         coords = {**base, **{d: _plain(v) for d, v in design.coords.items() if d in used}}
         attrs = {
             "creation_library": "hmlm",
-            "creation_library_version": __version__,
+            "creation_library_version": version("hmlm"),
             "inference_library": str(self.method),
             "formula": design.spec.formula,
             "random_seed": str(self.random_seed),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 60
 TOLERANCE = 1e-4
+NEAR_ZERO = 0.1
 
 
 def profile_intervals(
@@ -154,8 +155,8 @@ class _Start:
         """Return the profile of one parameter; None for a correlation with nothing."""
         blocks = [b.group for b in blocks_of(self.sums, self.design)]
         first = None
-        positive: list[int] = []
-        place, held, low, high = -1, None, -np.inf, np.inf
+        roots: list[int] = []
+        place, held, low, high, floor = -1, None, -np.inf, np.inf, np.inf
         if parameter.component in ("sd", "cor"):
             k = blocks.index(parameter.group)
             shape, own = shapes_of(self.sums)[k], split_theta(self.theta, self.sums)[k]
@@ -175,15 +176,32 @@ class _Start:
             part = next(p for p in scale.parts if p.block == k and i in p.effects)
             place, low, high = part.angles[1][0], 0.0, np.pi
             # Negative sds would turn the correlation that is held round.
-            positive = list(part.sds[:2])
+            roots = list(part.sds[:2])
+            floor = min(self._without(parameter, effect) for effect in (i, j))
         elif parameter.component == "residual":
             place = len(phi) - 1
         else:
             c = np.linalg.inv(self.sums.basis.R)[parameter.place[0]]
             held = (c, float(self.sums.basis.beta[parameter.place[0]]))
         return _make_profile(
-            self, parameter, scale, phi, place=place, held=held, limits=(low, high), roots=positive
+            self,
+            parameter,
+            scale,
+            phi,
+            place=place,
+            held=held,
+            limits=(low, high),
+            roots=roots,
+            floor=floor,
         )
+
+    def _without(self, parameter: Parameter, effect: int) -> float:
+        """Return the deviance where one effect of a correlation does not vary."""
+        sd = replace(parameter, component="sd", place=(effect,))
+        profile = self.profile(sd)
+        assert profile is not None
+        profile.zeta(0.0)
+        return profile.seen[0.0].deviance
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -223,6 +241,13 @@ class _Profile:
         Its standard error.
     free : ndarray of int
         Which entries of phi the others are.
+    large : ndarray
+        What is a large change of each entry of phi, roots not taken.
+    sds : list of int
+        Which entries of phi are sds.
+    floor : float
+        For a correlation, the deviance without the variance of one of its effects: then it can be
+        anything, so its profile never rises above.
     half : ndarray
         From whitened steps to theirs.
     tangent : ndarray
@@ -241,9 +266,17 @@ class _Profile:
     best: float
     step: float
     free: np.ndarray
+    large: np.ndarray
+    sds: list[int]
+    floor: float
     half: np.ndarray
     tangent: np.ndarray
     seen: dict[float, _Minimum] = field(default_factory=dict)
+
+    @property
+    def root_at(self) -> np.ndarray:
+        """Where among the others the roots are."""
+        return np.flatnonzero(np.isin(self.free, self.roots))
 
     def to_user(self, value: float) -> float:
         """Return the parameter as the user knows it."""
@@ -326,24 +359,33 @@ class _Profile:
             gradient[self.roots] *= 2 * phi[self.roots]
             return deviance, self.half.T @ gradient[self.free]
 
-        found = []
-        for origin in self._starts(value):
-            result = optimize.minimize(
-                objective,
-                np.zeros(len(self.free)),
-                (origin,),
-                jac=True,
-                method="BFGS",
-                options={"gtol": 1e-5},
-            )
-            others = origin + self.half @ np.asarray(result.x)
-            found.append(_Minimum(others=others, deviance=float(result.fun)))
-        return min(found, key=lambda m: m.deviance)
+        origin = self._start(value)
+        minimum = self._descend(objective, origin)
+        plain = minimum.others[self.root_at] ** 2
+        if (plain < NEAR_ZERO * self.large[self.roots]).any():
+            # Effects that hardly vary have any correlation: look for a minimum where they do vary.
+            origin[self.root_at] = self.phi[self.roots]
+            again = self._descend(objective, origin)
+            minimum = min(minimum, again, key=lambda m: m.deviance)
+        return _Minimum(others=minimum.others, deviance=min(minimum.deviance, self.floor))
 
-    def _starts(self, value: float) -> list[np.ndarray]:
+    def _descend(self, objective: Any, origin: np.ndarray) -> _Minimum:
+        result = optimize.minimize(
+            objective,
+            np.zeros(len(self.free)),
+            (origin,),
+            jac=True,
+            method="BFGS",
+            options={"gtol": 1e-5},
+        )
+        return _Minimum(
+            others=origin + self.half @ np.asarray(result.x), deviance=float(result.fun)
+        )
+
+    def _start(self, value: float) -> np.ndarray:
         """Guess the others from the two values nearest to this one.
 
-        A correlation that the data contradict may be one of effects that hardly vary.
+        Away from sds of zero, where the deviance is level whether or not that is its minimum.
         """
         known = sorted(self.seen, key=lambda v: abs(v - value))[:2]
         a = self.seen[known[0]].others
@@ -352,12 +394,11 @@ class _Profile:
         else:
             b = self.seen[known[1]].others
             guess = a + (b - a) * ((value - known[0]) / (known[1] - known[0]))
-        starts = [guess]
-        for root in self.roots:
-            small = guess.copy()
-            small[self.free == root] = 0.1 * self.phi[root]
-            starts.append(small)
-        return starts
+        for at, place in enumerate(self.free):
+            power = 2 if place in self.roots else 1
+            if place in self.sds and abs(guess[at]) ** power < NEAR_ZERO * self.large[place]:
+                guess[at] = (3 * NEAR_ZERO * self.large[place]) ** (1 / power)
+        return guess
 
 
 def _make_profile(
@@ -369,6 +410,7 @@ def _make_profile(
     held: tuple[np.ndarray, float] | None,
     limits: tuple[float, float],
     roots: list[int],
+    floor: float,
 ) -> _Profile:
     hessian = scale.hessian(phi)
     slopes = np.ones(len(phi))
@@ -404,6 +446,9 @@ def _make_profile(
         best=best,
         step=step,
         free=free,
+        large=scale.large,
+        sds=[sd for part in scale.parts for sd in part.sds],
+        floor=floor,
         half=half,
         tangent=tangent,
     )

@@ -211,15 +211,14 @@ def _contrast(sums: GibbsSums, state: State) -> np.ndarray:
 
 
 def _log_density(part: Part, L: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the log prior of sds and of correlations, and the sum of the sds' logarithms."""
+    """Return the sds' log prior, log|R| of the correlations R, and the sum of the sds' logs."""
     half = part.T @ L
     sd = np.sqrt((half**2).sum(axis=2))
     prior = sum((log_prior(pr, sd[:, a]) for a, pr in enumerate(part.priors)), np.zeros(len(L)))
     logs = np.log(sd).sum(axis=1)
     if part.size == 1:
         return prior, np.zeros(len(L)), logs
-    log_det = np.log(np.abs(np.diagonal(L, axis1=1, axis2=2))).sum(axis=1)
-    log_det += np.log(np.abs(np.linalg.det(part.T)))
+    log_det = np.log(np.abs(np.diagonal(L, axis1=1, axis2=2))).sum(axis=1) + part.log_det
     return prior, 2 * (log_det - logs), logs
 
 

@@ -34,10 +34,13 @@ class Part:
         Of their sds.
     eta : float
         Of the LKJ prior of their correlations.
+    log_det : float
+        log|det T|.
     """
 
     at: slice
     T: np.ndarray
+    log_det: float
     priors: tuple[Prior, ...]
     eta: float
 
@@ -204,7 +207,8 @@ def _factor(block: Block, basis: PopulationBasis, priors: ResolvedPriors) -> Fac
                 f"{len(sd_priors)} effects: use hmlm.NUTS(), or (... || {block.group})."
             )
         eta = priors.cor[block.group].parameters["eta"] if len(sd_priors) > 1 else 1.0
-        parts.append(Part(at=at, T=T[at, at], priors=sd_priors, eta=eta))
+        log_det = float(np.linalg.slogdet(T[at, at])[1])
+        parts.append(Part(at=at, T=T[at, at], log_det=log_det, priors=sd_priors, eta=eta))
     return Factor(
         block=block,
         parts=tuple(parts),
@@ -230,7 +234,7 @@ def _indicators(factor: Factor, basis: PopulationBasis) -> sparse.csr_array:
 def _pairs(factor: Factor, ZM: np.ndarray) -> np.ndarray | None:
     J, q, m = ZM.shape
     G = len(factor.ZZ)
-    if G * q * m > J or G * (q * m) ** 2 > LARGEST_PAIRS:
+    if G * q > J or G * (q * m) ** 2 > LARGEST_PAIRS:
         return None
     flat = ZM.reshape(J, q * m)[factor.order]
     ends = [*factor.starts[1:], J]

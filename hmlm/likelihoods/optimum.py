@@ -40,7 +40,7 @@ def best_point(
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
-            options={"maxiter": max_iterations, "ftol": 1e-13, "gtol": 3e-4, "maxcor": 20},
+            options={"maxiter": max_iterations, "ftol": 1e-14, "gtol": 1e-5, "maxcor": 20},
         )
         theta = np.asarray(result.x)
         point = seen.get(theta.tobytes()) or profiled_deviance(theta, sums, reml)

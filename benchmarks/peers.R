@@ -1,0 +1,26 @@
+# Time lme4 or rstanarm on one task, and print the figures as JSON.
+# Rscript peers.R lmer|stan_lmer TABLE.csv "FORMULA" REPEATS GROUP,GROUP
+arguments <- commandArgs(trailingOnly = TRUE)
+frame <- read.csv(arguments[2])
+for (g in strsplit(arguments[5], ",")[[1]]) frame[[g]] <- factor(frame[[g]])
+formula <- as.formula(arguments[3])
+repeats <- as.integer(arguments[4])
+if (arguments[1] == "lmer") {
+  suppressMessages(library(lme4))
+  seconds <- sapply(seq_len(1 + repeats), function(i) {
+    system.time(fit <<- lmer(formula, frame, REML = TRUE))[["elapsed"]]
+  })
+  cat(sprintf('{"seconds": %.6f, "log_likelihood": %.6f}\n',
+              median(seconds[-1]), as.numeric(logLik(fit))))
+} else {
+  suppressMessages(library(rstanarm))
+  seconds <- system.time(fit <- suppressWarnings(stan_lmer(
+    formula, frame, iter = 2000, warmup = 1000, chains = 4, cores = 2, seed = 1, refresh = 0
+  )))[["elapsed"]]
+  draws <- as.array(fit)
+  kept <- grep("^b\\[|^mean_PPD|^log-posterior", dimnames(draws)[[3]], invert = TRUE)
+  ess <- apply(draws[, , kept, drop = FALSE], 3, rstan::ess_bulk)
+  divergences <- rstan::get_num_divergent(fit$stanfit)
+  cat(sprintf('{"seconds": %.6f, "ess": %.1f, "divergences": %d}\n',
+              seconds, min(ess), divergences))
+}

@@ -1,0 +1,210 @@
+"""Time hmlm beside the packages that people would use instead, and print the ratios.
+
+    python benchmarks/run.py [--only SECTION ...] [--repeats N]
+
+Every figure comes from a process of its own, with BLAS held to one thread; ratios of one run are
+what counts, seconds are those of this machine. Peers run with the Python in $PEERS_PYTHON, R's
+with Rscript where it is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from tasks import GROUPS, MODELS, POSTERIOR, REML, table  # noqa: E402
+
+ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL")}
+OPENBLAS = "/usr/lib/*/openblas-pthread/libblas.so.3"
+CONSOLE = Console(width=110)
+
+
+def run(command: Sequence[str], timeout: float, **extra: str) -> dict[str, Any] | str:
+    """Run a worker; return its figures, or in words how it failed."""
+    environment = {**os.environ, **ONE_THREAD, **extra}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"more than {timeout:.0f} s"
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        return f"failed: {lines[-1][:60]}" if lines else "failed"
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def hmlm(*arguments: object, timeout: float = 900) -> dict[str, Any] | str:
+    """Run hmlm's worker."""
+    return run([sys.executable, str(HERE / "hmlm_worker.py"), *map(str, arguments)], timeout)
+
+
+def peer(*arguments: object, timeout: float = 600) -> dict[str, Any] | str:
+    """Run a worker of the other Python packages."""
+    python = os.environ.get("PEERS_PYTHON", "")
+    if not python:
+        return "not run: PEERS_PYTHON is not set"
+    return run([python, str(HERE / "peers_worker.py"), *map(str, arguments)], timeout)
+
+
+def r_peer(function: str, name: str, repeats: int, timeout: float, **extra: str) -> Any:
+    """Run lme4 or rstanarm."""
+    if shutil.which("Rscript") is None:
+        return "not run: no Rscript"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.csv"
+        frame = table(name)
+        frame.to_csv(path, index=False)
+        groups = ",".join(c for c in frame if c in GROUPS)
+        command = ["Rscript", str(HERE / "peers.R"), function, str(path), MODELS[name][1]]
+        return run([*command, str(repeats), groups], timeout, **extra)
+
+
+def show(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print one table."""
+    shown = Table(title=title, title_justify="left")
+    for k, head in enumerate(heads):
+        shown.add_column(head, justify="left" if k < 2 else "right")
+    for row in rows:
+        shown.add_row(*row)
+    CONSOLE.print(shown)
+
+
+def cell(found: dict[str, Any] | str, key: str, digits: int = 3) -> str:
+    """Write one figure, or why there is none."""
+    if isinstance(found, str):
+        return found if key == "seconds" else ""
+    return f"{found[key]:,.{digits}f}" if key in found else ""
+
+
+def posterior(repeats: int) -> None:
+    """Seconds per 1,000 effective draws, and of the first fit in a fresh process."""
+    rows = []
+    for name in POSTERIOR:
+        ours = hmlm("posterior", name, repeats)
+        theirs = {"bambi": peer("bambi", name, 1)}
+        limit = 1800 if name != "egsingle" else 60
+        theirs["rstanarm"] = r_peer("stan_lmer", name, 1, limit)
+        each = {
+            package: 1000 * f["seconds"] / f["ess"]
+            for package, f in {"hmlm": ours, **theirs}.items()
+            if isinstance(f, dict)
+        }
+        for package, f in {"hmlm": ours, **theirs}.items():
+            ratio = each[package] / each["hmlm"] if package in each and "hmlm" in each else None
+            rows.append(
+                [
+                    name,
+                    package,
+                    cell(f, "seconds"),
+                    cell(f, "ess", 0),
+                    cell(f, "divergences", 0),
+                    f"{each[package]:.3f}" if package in each else "",
+                    f"{ratio:,.0f}x" if ratio else "",
+                    cell(f, "first", 1),
+                ]
+            )
+    show(
+        "Posterior: 4 chains x (1,000 + 1,000) draws, from the call to draws in hand",
+        ["model", "package", "seconds", "least ESS", "diverg.", "s / 1,000 ESS", "ratio", "first"],
+        rows,
+    )
+    ours, theirs_ = hmlm("imports", "hmlm"), peer("imports", "bambi")
+    CONSOLE.print(
+        f"import hmlm {cell(ours, 'seconds')} s, import bambi {cell(theirs_, 'seconds')} s\n"
+    )
+
+
+def reml(repeats: int) -> None:
+    """Seconds of REML, formula and frame included."""
+    rows = []
+    open_blas = next((str(p) for p in Path("/").glob(OPENBLAS[1:])), "")
+    for name in REML:
+        n = repeats if name == "insteval" else 10 * repeats
+        found = {"hmlm": hmlm("reml", name, n), "mixedlm": peer("mixedlm", name, n)}
+        if name == "sleepstudy":
+            found["statsmodels"] = peer("statsmodels", name, n)
+        found["lme4, reference BLAS"] = r_peer("lmer", name, 1, 600)
+        if open_blas:
+            found["lme4, OpenBLAS"] = r_peer("lmer", name, 1, 600, LD_PRELOAD=open_blas)
+        for package, f in found.items():
+            ours = found["hmlm"]
+            both = isinstance(f, dict) and isinstance(ours, dict)
+            ratio = f["seconds"] / ours["seconds"] if both else None  # type: ignore[index]
+            rows.append(
+                [
+                    name,
+                    package,
+                    cell(f, "seconds", 4),
+                    f"{ratio:.2f}x" if ratio else "",
+                    cell(f, "log_likelihood", 4),
+                    cell(f, "gigabytes", 2),
+                ]
+            )
+    show(
+        "REML: formula and frame included",
+        ["model", "package", "seconds", "ratio", "log-likelihood", "GB"],
+        rows,
+    )
+
+
+def scaling(repeats: int) -> None:
+    """Time of one log density with gradient, by rows and by groups."""
+    del repeats
+    rows = []
+    for n in (10_000, 100_000, 1_000_000, 10_000_000):
+        found = hmlm("density", "y ~ x + (x | g)", 1_000, n)
+        rows.append([f"{n:,} rows", "1,000 groups", cell(found, "microseconds", 2)])
+    for groups in (100, 1_000, 10_000, 100_000, 1_000_000):
+        found = hmlm("density", "y ~ 1 + (1 | g)", groups, 4 * groups)
+        rows.append(["random intercept", f"{groups:,} groups", cell(found, "microseconds", 2)])
+    show("One log density and gradient", ["size", "groups", "microseconds"], rows)
+
+
+def large(repeats: int) -> None:
+    """Many groups: REML and posterior, seconds and memory."""
+    del repeats
+    rows = []
+    for label, groups, n in (
+        ("ten waves, a tenth missing", 1_000_000, 0),
+        ("continuous slope", 10_000, 1_000_000),
+        ("continuous slope", 100_000, 1_000_000),
+    ):
+        f = hmlm("large", groups, n, timeout=1800)
+        figures = [cell(f, k, d) for k, d in (("reml", 1), ("posterior", 1), ("ess", 0))]
+        rows.append([label, f"{groups:,}", cell(f, "rows", 0), *figures, cell(f, "gigabytes", 1)])
+    show(
+        "Many groups",
+        ["design", "groups", "rows", "REML s", "posterior s", "least ESS", "GB"],
+        rows,
+    )
+
+
+def main() -> None:
+    """Run the sections."""
+    sections = {"reml": reml, "posterior": posterior, "scaling": scaling, "large": large}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=sections, default=list(sections))
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    for name in options.only:
+        sections[name](options.repeats)
+
+
+if __name__ == "__main__":
+    main()
