@@ -19,6 +19,9 @@ _HOME = {
     "Comparison": "hmlm.comparison",
     "compare": "hmlm.comparison",
     "side_by_side": "hmlm.comparison",
+    "likelihood_ratio_test": "hmlm.likelihood_ratio",
+    "profile_likelihood": "hmlm.fitting.profile",
+    "bootstrap_fit": "hmlm.fitting.bootstrap",
     "tidy": "hmlm.estimates",
     "load_dataset": "hmlm.datasets",
     "list_datasets": "hmlm.datasets",
@@ -36,11 +39,14 @@ __all__ = [
     "Comparison",
     "Model",
     "Prior",
+    "bootstrap_fit",
     "compare",
+    "likelihood_ratio_test",
     "list_datasets",
     "load_dataset",
     "plot_groups",
     "plot_shrinkage",
+    "profile_likelihood",
     "side_by_side",
     "tidy",
 ]
@@ -50,10 +56,13 @@ if TYPE_CHECKING:
     from hmlm.datasets import list_datasets, load_dataset
     from hmlm.estimates import tidy
     from hmlm.fitting.bayes_fit import BayesFit
+    from hmlm.fitting.bootstrap import bootstrap_fit
     from hmlm.fitting.classical_fit import ClassicalFit
     from hmlm.fitting.maximum_likelihood import ML, REML
     from hmlm.fitting.nuts import NUTS
     from hmlm.fitting.ols import OLS
+    from hmlm.fitting.profile import profile_likelihood
+    from hmlm.likelihood_ratio import likelihood_ratio_test
     from hmlm.model import Model
     from hmlm.plots.groups import plot_groups
     from hmlm.plots.shrinkage import plot_shrinkage

@@ -228,9 +228,7 @@ def make_grouped_data(
                 f"no row is complete: {counted(n_rows, 'row')} have missing values, in {where}. "
                 "Fill them in or leave the emptiest column out of the formula."
             )
-        table = {
-            c: _plain(column[complete].reset_index(drop=True)) for c, column in table.items()
-        }
+        table = {c: _plain(column[complete].reset_index(drop=True)) for c, column in table.items()}
     for name, column in table.items():
         if pd.api.types.is_float_dtype(column):
             infinite = int(np.isinf(column.to_numpy(dtype=float)).sum())

@@ -119,3 +119,161 @@ def test_degrees_of_freedom_that_do_not_exist_are_refused(sleepstudy):
         REML(df="between-within").run(design)
     with pytest.raises(HmlmError, match="made for REML"):
         ML(df="kenward-roger").run(design)
+
+
+def satterthwaite_fit(formula, frame, method=REML, **options):
+    return method(df="satterthwaite").run(make(formula, frame, **options))
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [
+        ("alcohol_lmertest", 1e-5),
+        ("sleepstudy_reml", 1e-4),
+        ("sleepstudy_ml", 1e-4),
+        ("sleepstudy_uncorrelated_reml", 1e-4),
+        ("radon_reml", 1e-3),  # lme4 stops a little short of this optimum
+        ("penicillin_reml", 1e-3),
+        ("pastes_reml", 1e-4),
+        ("dyestuff_reml", 1e-4),
+        ("dyestuff2_reml", 1e-4),
+    ],
+)
+def test_satterthwaite_as_lmertest_has_it(name, tolerance):
+    record = recorded(name)
+    data, formula, method = RECORDED["alcohol_reml" if name == "alcohol_lmertest" else name]
+    fit = replace(method, df="satterthwaite").run(make(formula, load_dataset(data)))
+    theirs = pd.Series(record["fixed"]["df"], [our_term(t) for t in record["fixed"]["term"]])
+    np.testing.assert_allclose(fit.df, theirs[list(fit.design.terms)], rtol=tolerance)
+    p = pd.Series(record["fixed"]["Pr(>|t|)"], theirs.index)[list(fit.design.terms)]
+    np.testing.assert_allclose(fit.describe("beta", 0.95).p_value, p, rtol=0.02)
+
+
+def test_satterthwaite_on_the_right_scale(sleepstudy):
+    # 17 by balance; 18.8 is what differencing on another scale of the variances gives.
+    fit = satterthwaite_fit("Reaction ~ Days + (Days | Subject)", sleepstudy)
+    np.testing.assert_allclose(fit.df, [17, 17], rtol=1e-6)
+
+
+def by_hand(fit):
+    """Satterthwaite by the entries of D and sigma^2, from N x N matrices alone."""
+    design = fit.design
+    (block,) = design.blocks
+    sd, cor = fit.estimates["sd_g"], fit.estimates["cor_g"]
+    D = np.outer(sd, sd) * cor
+    at = np.array([D[0, 0], D[1, 0], D[1, 1], float(fit.estimates["sigma"]) ** 2])
+    X, y = design.X, design.response
+    same = block.index[:, None] == block.index[None, :]
+
+    def covariance(v):
+        D = np.array([[v[0], v[1]], [v[1], v[2]]])
+        return same * (block.Z @ D @ block.Z.T) + v[3] * np.eye(len(y))
+
+    def vcov(v):
+        return np.linalg.inv(X.T @ np.linalg.solve(covariance(v), X))
+
+    def deviance(v):
+        V = covariance(v)
+        beta = vcov(v) @ X.T @ np.linalg.solve(V, y)
+        r = y - X @ beta
+        log_det = np.linalg.slogdet(V)[1] - np.linalg.slogdet(vcov(v))[1]
+        return log_det + r @ np.linalg.solve(V, r)
+
+    step = 1e-3 * np.abs(at)
+    E = np.diag(step)
+    k = range(4)
+    H = np.array(
+        [
+            [
+                sum(
+                    s * t * deviance(at + s * E[i] + t * E[j])
+                    for s in (1, -1)
+                    for t in (1, -1)
+                )
+                / (4 * step[i] * step[j])
+                for j in k
+            ]
+            for i in k
+        ]
+    )
+    g = np.array([np.diagonal(vcov(at + E[i]) - vcov(at - E[i])) / (2 * step[i]) for i in k])
+    A = 2 * np.linalg.inv(H)
+    return 2 * np.diagonal(vcov(at)) ** 2 / np.einsum("ik,ij,jk->k", g, A, g)
+
+
+def test_satterthwaite_is_the_same_in_any_parameters():
+    frame, _ = simulate(3, groups=10, size=4)
+    fit = satterthwaite_fit("y ~ x + (x | g)", frame)
+    np.testing.assert_allclose(fit.df, by_hand(fit), rtol=1e-3)
+
+
+def test_satterthwaite_where_sharing_and_every_group_must_agree(radon):
+    # One factor with few columns is summed by distinct designs, a second one makes a tree of it.
+    frame = radon.assign(state="MN", half=np.arange(len(radon)) % 2)
+    one = satterthwaite_fit("log_radon ~ floor + (1 | county)", frame)
+    tree = satterthwaite_fit("log_radon ~ floor + (1 | county) + (1 | half)", frame)
+    assert tree.estimates["sd_half"].item() == 0
+    np.testing.assert_allclose(one.df, tree.df, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", [ML, REML])
+def test_scales_of_predictor_and_outcome_change_no_degrees_of_freedom(method):
+    frame, _ = simulate(5)
+    fit = satterthwaite_fit("y ~ x + (x | g)", frame, method)
+    scaled = frame.assign(x=frame["x"] * 1e6 + 3e6, y=frame["y"] * 1e4)
+    other = satterthwaite_fit("y ~ x + (x | g)", scaled, method)
+    assert other.df[1] == pytest.approx(fit.df[1], rel=1e-3)
+
+
+def test_a_singular_fit_has_degrees_of_freedom():
+    frame, _ = simulate(4, groups=8, size=4, sd=(0.8, 0.0), cor=0.0)
+    fit = satterthwaite_fit("y ~ x + (x | g)", frame)
+    assert fit.status.numbers["singular"]
+    assert (fit.df > 1).all()
+    assert np.isfinite(fit.df).all()
+
+
+def test_nlmes_standard_errors_have_the_same_degrees_of_freedom(sleepstudy):
+    formula = "Reaction ~ Days + (Days | Subject)"
+    lme4 = satterthwaite_fit(formula, sleepstudy, ML)
+    nlme = ML(std_errors="nlme", df="satterthwaite").run(make(formula, sleepstudy))
+    np.testing.assert_allclose(nlme.df, lme4.df)
+    np.testing.assert_allclose(nlme.vcov, lme4.vcov * 180 / 178)
+
+
+def test_the_default_is_nlmes_rule_where_factors_are_nested(pastes_reml, sleepstudy_reml):
+    for fit in (pastes_reml, sleepstudy_reml):
+        np.testing.assert_array_equal(fit.df, inner_outer(fit.design))
+        assert fit.status.notes == ()
+
+
+def test_the_default_is_satterthwaites_where_factors_are_crossed(monkeypatch):
+    design = make("diameter ~ 1 + (1 | plate) + (1 | sample)", load_dataset("penicillin"))
+    fit = REML().run(design)
+    assert fit.df.item() == pytest.approx(5.487, abs=1e-3)
+    (note,) = fit.status.notes
+    assert note == (
+        "Degrees of freedom by Satterthwaite's approximation; the grouping factors are crossed."
+    )
+    monkeypatch.setattr(module, "MOST_ROWS", 100)
+    fit = REML().run(design)
+    assert fit.df.item() == np.inf
+    assert fit.status.notes[0].startswith("Tests by the normal distribution; ")
+    nlme = REML(df="inner-outer").run(design)
+    np.testing.assert_array_equal(nlme.df, inner_outer(design))
+
+
+def test_normal_tests(sleepstudy):
+    fit = REML(df="normal").run(make("Reaction ~ Days + (Days | Subject)", sleepstudy))
+    numbers = fit.describe("beta", 0.95)
+    np.testing.assert_allclose(
+        numbers.upper - numbers.estimate, 1.959964 * numbers.std_error, rtol=1e-6
+    )
+    assert "Tests by the normal distribution." in str(fit)
+
+
+@pytest.mark.parametrize("method", [ML, REML])
+def test_unknown_degrees_of_freedom_are_refused(method, sleepstudy):
+    design = make("Reaction ~ Days + (Days | Subject)", sleepstudy)
+    with pytest.raises(HmlmError, match="'satterthwaite', 'kenward-roger', 'normal', not 'exact'"):
+        method(df="exact").run(design)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
 from hmlm.design import Design
+from hmlm.errors import HmlmError
 from hmlm.estimates import Numbers, line_lead, tidy_table, total_lead
+from hmlm.fitting.parameters import chosen_parameters, interval_table
 from hmlm.prediction import Groups, Kind, predict_classical
 from hmlm.spec import POOLING_WORDS
 from hmlm.status import Status
@@ -96,6 +99,11 @@ class ClassicalFit:
             if pooling == "partial"
             else f"{self.method} ({POOLING_WORDS[pooling]})"
         )
+
+    @property
+    def restricted(self) -> bool:
+        """Whether the likelihood is the restricted one."""
+        return self.n_effective < len(self.design.y)
 
     @property
     def aic(self) -> float:
@@ -193,6 +201,77 @@ class ClassicalFit:
     def tidy(self, prob: float = 0.95) -> pd.DataFrame:
         """Return every estimate in one tidy table; see `hmlm.tidy`."""
         return tidy_table(self, prob)
+
+    def confint(
+        self,
+        method: Literal["wald", "profile", "bootstrap"] = "wald",
+        prob: float = 0.95,
+        *,
+        parameters: str | Sequence[str] | None = None,
+        n: int = 1000,
+        random_seed: int | None = None,
+        progressbar: bool = True,
+        executor: Executor | None = None,
+    ) -> pd.DataFrame:
+        """Return intervals of coefficients, sds, correlations and the residual sd.
+
+        Parameters
+        ----------
+        method : {"wald", "profile", "bootstrap"}
+            Estimate and standard error, by the t distribution where the fit has degrees of freedom
+            (blank for sds and correlations, which have no honest standard error); profile
+            likelihood, always that of ML, as in R; or the percentiles of a parametric bootstrap.
+        prob : float
+            Probability of the intervals.
+        parameters : str or sequence of str, optional
+            Names such as ``"Days"``, ``"sd_Subject[Days]"``, ``"cor_Subject[Intercept, Days]"`` or
+            ``"sigma"``; all parameters but the group effects when None.
+        n : int
+            Refits of the bootstrap.
+        random_seed : int, optional
+            Seed of the bootstrap.
+        progressbar : bool
+            Whether the bootstrap shows how far it is.
+        executor : concurrent.futures.Executor, optional
+            Where the bootstrap refits; here when None.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``component, group, term, estimate, lower, upper, prob, interval``.
+
+        Examples
+        --------
+        >>> import hmlm
+        >>> sleep = hmlm.load_dataset("sleepstudy")
+        >>> fit = hmlm.Model("Reaction ~ Days + (Days | Subject)", sleep).fit(hmlm.REML())
+        >>> fit.confint("profile", parameters="sigma")[["term", "lower", "upper"]].round(2)
+            term  lower  upper
+        0  sigma   22.9  28.86
+        """
+        from hmlm.fitting.bootstrap import bootstrap_intervals
+        from hmlm.fitting.profile import profile_intervals
+
+        if not 0 < prob < 1:
+            raise HmlmError(f"prob must lie between 0 and 1, not {prob}.")
+        if method == "profile":
+            return profile_intervals(self, prob, parameters)
+        if method == "bootstrap":
+            return bootstrap_intervals(
+                self, prob, parameters, n, random_seed, progressbar, executor
+            )
+        if method != "wald":
+            raise HmlmError(f"method is 'wald', 'profile' or 'bootstrap', not {method!r}.")
+        chosen = chosen_parameters(self.design, parameters)
+        said = {p.variable: self.describe(p.variable, prob) for p in chosen}
+        bounds = [
+            (
+                float(np.asarray(said[p.variable].lower)[p.place]),
+                float(np.asarray(said[p.variable].upper)[p.place]),
+            )
+            for p in chosen
+        ]
+        return interval_table(chosen, self.estimates, bounds, prob, "wald")
 
     def summary(self) -> Summary:
         """Return the fit as nlme prints it, for terminal and notebook."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -147,9 +148,7 @@ def _adjust(
     scale = 1 / np.sqrt(np.diagonal(trace))
     W = 2 * np.linalg.pinv(information * np.outer(scale, scale), rcond=1e-10, hermitian=True)
     W *= np.outer(scale, scale)
-    inner = np.einsum("rs,rsab->ab", W, Q) - np.einsum(
-        "rs,rab,sbc->ac", W, P, PhiP, optimize=True
-    )
+    inner = np.einsum("rs,rsab->ab", W, Q) - np.einsum("rs,rab,sbc->ac", W, P, PhiP, optimize=True)
     adjusted = Phi + Phi @ (inner + inner.T) @ Phi
     to_user = sums.basis.covariance_to_user
     t = np.array([np.diagonal(to_user(one @ Phi)) for one in PhiP])
@@ -183,12 +182,7 @@ def _parcels(design: Design, sums: GaussianSums) -> Iterator[Parcel]:
         shape=(first_level[-1], first_level[-1]),
     )
     n_parts, part = connected_components(links, directed=False)
-    counts = np.array(
-        [
-            np.bincount(part[a:b], minlength=n_parts)
-            for a, b in zip(first_level[:-1], first_level[1:], strict=True)
-        ]
-    )
+    counts = np.array([np.bincount(part[a:b], minlength=n_parts) for a, b in pairwise(first_level)])
     sizes = np.array([len(b.columns) for b in blocks]) @ counts
     if sizes.max() > MOST_EFFECTS or float((sizes.astype(float) ** 2).sum()) > MOST_NUMBERS:
         raise HmlmError(
@@ -204,9 +198,7 @@ def _parcels(design: Design, sums: GaussianSums) -> Iterator[Parcel]:
         Z = block.Z @ T if root is None else root[:, None] * (block.Z @ T)
         columns = (block.index[:, None] * q + np.arange(q)).reshape(-1)
         pieces.append(
-            sparse.csr_array(
-                (Z.reshape(-1), columns, np.arange(0, n * q + 1, q)), shape=(n, J * q)
-            )
+            sparse.csr_array((Z.reshape(-1), columns, np.arange(0, n * q + 1, q)), shape=(n, J * q))
         )
         mine = part[start : start + J]
         order = np.argsort(mine, kind="stable")

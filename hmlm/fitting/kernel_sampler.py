@@ -8,6 +8,7 @@ contract. Where it has changed, the public entry for Python callbacks is used in
 from __future__ import annotations
 
 import dataclasses
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,26 @@ class RawDraws:
     x: np.ndarray
     stats: Any
     route: str
+
+
+def load_kernel(tell: bool) -> None:
+    """Load the compiled density; say so where Numba has to compile it first.
+
+    Machine code is kept on disk, so this happens once on a machine, and again after an upgrade.
+
+    Parameters
+    ----------
+    tell : bool
+        Whether to say what is happening when it takes more than a moment.
+    """
+    message = "hmlm compiles its sampler: once on this machine, half a minute or so."
+    timer = threading.Timer(2.0, print, args=(message,), kwargs={"flush": True})
+    if tell:
+        timer.start()
+    try:
+        import hmlm.likelihoods.density  # noqa: F401
+    finally:
+        timer.cancel()
 
 
 def compiled_model(posterior: Posterior, spread: float = 0.5) -> Any:

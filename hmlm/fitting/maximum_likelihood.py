@@ -12,9 +12,8 @@ from hmlm.design import Block, Design
 from hmlm.errors import HmlmError, listed
 from hmlm.fitting.classical_fit import ClassicalFit, GroupEffects
 from hmlm.fitting.degrees_of_freedom import DegreesOfFreedom, check_df, coefficient_tests
-from hmlm.likelihoods.covariance import sds_and_correlations
 from hmlm.likelihoods.effects import effect_moments
-from hmlm.likelihoods.gaussian import bases_of, blocks_of, gaussian_sums
+from hmlm.likelihoods.gaussian import blocks_of, gaussian_sums, spread_at
 from hmlm.likelihoods.optimum import SINGULAR, best_point
 from hmlm.likelihoods.profiled import (
     GaussianSums,
@@ -207,17 +206,15 @@ def classical_fit_at(
     n, p = design.X.shape
     vcov = tests.vcov * (n / (n - p)) if rescale else tests.vcov
     notes = [*notes, *filter(None, [tests.note])]
-    found = {"beta": sums.basis.to_user(point.gamma), "sigma": np.array(np.sqrt(point.sigma2))}
+    found = {
+        "beta": sums.basis.to_user(point.gamma),
+        "sigma": np.array(np.sqrt(point.sigma2)),
+        **spread_at(sums, design, theta, point.sigma2),
+    }
     singular: list[str] = []
     effects = {}
     blocks, thetas = blocks_of(sums, design), split_theta(theta, sums)
-    for block, part, shape, T in zip(blocks, thetas, shapes_of(sums), bases_of(sums), strict=True):
-        Lambda = shape.unpack(part)
-        half = T @ Lambda
-        sd, cor = sds_and_correlations(point.sigma2 * half @ half.T)
-        found[f"sd_{block.group}"] = sd
-        if block.correlated:
-            found[f"cor_{block.group}"] = cor
+    for block, part, shape in zip(blocks, thetas, shapes_of(sums), strict=True):
         moment = moments.get(block.group) or moments[""]
         found[f"b_{block.group}"] = moment.modes
         effects[block.group] = GroupEffects(
@@ -226,7 +223,7 @@ def classical_fit_at(
             gain=moment.gain,
             estimable=np.ones(moment.modes.shape, dtype=bool),
         )
-        singular += _singular(block, Lambda)
+        singular += _singular(block, shape.unpack(part))
     return ClassicalFit(
         design=design,
         method=method,

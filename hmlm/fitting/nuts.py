@@ -14,11 +14,11 @@ from hmlm.design import Design
 from hmlm.errors import HmlmError
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.fitting.diagnostics import diagnose
-from hmlm.likelihoods.crossed import Crossed
 from hmlm.likelihoods.gaussian import gaussian_sums
 from hmlm.likelihoods.optimum import best_point
 from hmlm.likelihoods.threads import one_blas_thread
 
+LARGEST_INTEGRATED_REST = 40
 SETTINGS_AT_LEAST = {"draws": 1, "tune": 0, "chains": 1, "cores": 1, "max_treedepth": 1}
 
 
@@ -114,10 +114,7 @@ class NUTS:
 
             why_not = kernel_covers(design, priors)
             if not why_not:
-                fit = self._run_kernel(design, priors, seed, progressbar)
-                if isinstance(fit, BayesFit):
-                    return fit
-                why_not = fit
+                return self._run_kernel(design, priors, seed, progressbar)
             if self.engine == "kernel":
                 raise HmlmError(
                     f"the compiled density does not cover this model: {why_not}. Use "
@@ -127,19 +124,18 @@ class NUTS:
 
     def _run_kernel(
         self, design: Design, priors: ResolvedPriors, seed: int, progressbar: bool
-    ) -> BayesFit | str:
-        """Sample the compiled density; return a reason where it does not cover the model."""
+    ) -> BayesFit:
+        """Sample the compiled density, then complete the draws with exact group effects."""
         began = time.perf_counter()
         with one_blas_thread():
-            sums = gaussian_sums(design)
-            if isinstance(sums, Crossed):
-                return "the crossed factors have too many levels to be integrated out together"
+            sums = gaussian_sums(design, LARGEST_INTEGRATED_REST)
             point, theta, _ = best_point(sums, reml=True)
-        from hmlm.fitting.kernel_sampler import sample_kernel
+        from hmlm.fitting.kernel_sampler import load_kernel, sample_kernel
         from hmlm.likelihoods.effect_draws import draw_effects
         from hmlm.likelihoods.posterior import pack
 
-        posterior = pack(design, sums, priors, theta, point)
+        posterior = pack(design, sums, priors, theta, point, self._by_name(design))
+        load_kernel(progressbar)
         raw = sample_kernel(
             posterior,
             draws=self.draws,
@@ -161,10 +157,23 @@ class NUTS:
 
         route = "" if raw.route == "compiled" else ", through Python callbacks"
         what = " with group effects integrated out" if design.blocks else ""
+        if posterior.sampled:
+            forms = {True: "centred", False: "not centred"}
+            words = ", ".join(f"{b.block.group} ({forms[b.centred]})" for b in posterior.sampled)
+            fine = posterior.blocks[0].group
+            what = f" with the effects of {fine} integrated out and those of {words} sampled"
         note = f"Sampled on the compiled density{what}{route}."
         return self._finish(
             design, priors, seed, parameters, raw.stats, began, [note], effects, None
         )
+
+    def _by_name(self, design: Design) -> dict[str, bool]:
+        """Return `centered` by factor, empty where it is chosen."""
+        if self.centered is None:
+            return {}
+        if isinstance(self.centered, bool):
+            return {b.group: self.centered for b in design.blocks}
+        return dict(self.centered)
 
     def _run_pymc(
         self,

@@ -17,7 +17,14 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from hmlm.likelihoods import class_kernel, effect_kernel, kernel, prior_kernel, tree_kernel
+from hmlm.likelihoods import (
+    class_kernel,
+    effect_kernel,
+    kernel,
+    prior_kernel,
+    sampled_kernel,
+    tree_kernel,
+)
 from hmlm.likelihoods.effect_kernel import draw_tree_effects as _draw_tree_effects
 from hmlm.likelihoods.kernel import (
     BLOCK,
@@ -28,6 +35,12 @@ from hmlm.likelihoods.kernel import (
     shared_designs,
 )
 from hmlm.likelihoods.prior_kernel import prior_logp, scale_from
+from hmlm.likelihoods.sampled_kernel import (
+    draw_fine_effects,
+    effects_from,
+    effects_prior,
+    fine_given_rest,
+)
 from hmlm.likelihoods.tree_kernel import nested_groups
 
 
@@ -88,7 +101,7 @@ def posterior_density(x, b, g):  # type: ignore[no-untyped-def]
     is2 = 1.0 / (sigma * sigma)
     # Lambda of every level, from sds and correlations on the user's scale.
     size = 0
-    for ell in range(n_levels):
+    for ell in range(n_levels + int(b[14])):
         q = int(b[int(b[11]) + LEVEL * ell + 1])
         size += q * q
     Ls, Gs = np.zeros(size), np.zeros(size)
@@ -140,9 +153,11 @@ def posterior_density(x, b, g):  # type: ignore[no-untyped-def]
         Kv[i] = acc
     t = int(b[11])
     log_det = 0.0
+    n_sampled = int(b[int(b[15])]) if b[14] > 0 else 0
+    effects, half = np.empty(n_sampled), np.empty(n_sampled)
     if n_levels == 1:
         J, q = int(b[t]), int(b[t + 1])
-        L, G = Ls.reshape((q, q)), Gs.reshape((q, q))
+        L, G = Ls[: q * q].reshape((q, q)), Gs[: q * q].reshape((q, q))
         S = b[int(b[t + 3]) : int(b[t + 3]) + J * q * q].reshape((J, q, q))
         if b[1] == 1.0:
             n_pairs = q * (q + 1) // 2
@@ -153,12 +168,19 @@ def posterior_density(x, b, g):  # type: ignore[no-untyped-def]
         else:
             at = int(b[t + 4])
             B = b[at : at + J * q * m].reshape((J, q, m))
-            log_det = separate_groups(S, B, v, is2, L, Kv, G)
+            if n_sampled:
+                effects_from(b, x, sigma, Ls, q * q, effects)
+                log_det = fine_given_rest(b, S, B, v, is2, L, effects, Kv, half, G)
+            else:
+                log_det = separate_groups(S, B, v, is2, L, Kv, G)
     elif n_levels > 1:
         log_det = nested_groups(b, t, n_levels, v, is2, Ls, Kv, Gs)
     Q = 0.0
     for i in range(m):
         Q += v[i] * Kv[i]
+    for i in range(n_sampled):
+        Q += effects[i] * half[i]
+        half[i] *= -is2
     lp -= 0.5 * (2.0 * n * log(sigma) + log_det + Q * is2)
     for i in range(p):
         acc = 0.0
@@ -166,6 +188,11 @@ def posterior_density(x, b, g):  # type: ignore[no-untyped-def]
             acc += C[k, i] * Kv[k]
         g[i] += acc * is2
     g_sigma += -n / sigma + Q * is2 / sigma
+    if n_sampled:
+        place = int(b[int(b[11]) + 1]) ** 2
+        value, slope = effects_prior(b, x, sigma, Ls, place, effects, half, g, Gs)
+        lp += value
+        g_sigma += slope
     # Back from Lambda to sds, correlations and sigma.
     first = 0
     for k in range(n_blocks):
@@ -239,13 +266,20 @@ def _fingerprint() -> int:
     key as well, so this keeps machine code of another version from being used.
     """
     digest = hashlib.sha256()
-    for module in (kernel, class_kernel, effect_kernel, prior_kernel, tree_kernel):
+    for module in (
+        kernel,
+        class_kernel,
+        effect_kernel,
+        prior_kernel,
+        sampled_kernel,
+        tree_kernel,
+    ):
         digest.update(Path(str(module.__file__)).read_bytes())
     digest.update(Path(__file__).read_bytes())
     return int.from_bytes(digest.digest()[:7], "big") | 1
 
 
-def _compile(fingerprint: int) -> tuple[Any, Any, Any, Any]:
+def _compile(fingerprint: int) -> tuple[Any, Any, Any, Any, Any]:
     @nb.njit(cache=True, nogil=True, error_model="numpy")
     def density(x, b, g):  # type: ignore[no-untyped-def]
         if fingerprint == 0:
@@ -282,7 +316,14 @@ def _compile(fingerprint: int) -> tuple[Any, Any, Any, Any]:
         if fingerprint != 0:
             _draw_tree_effects(b, n_levels, V, Lambdas, sigmas, normals, out)
 
-    return density, logp, expand, draw
+    @nb.njit(cache=True, nogil=True, error_model="numpy")
+    def draw_fine(S, B, starts, columns, values, V, rest, Lambdas, sigmas, normals, out):  # type: ignore[no-untyped-def]
+        if fingerprint != 0:
+            draw_fine_effects(S, B, starts, columns, values, V, rest, Lambdas, sigmas, normals, out)
+
+    return density, logp, expand, draw, draw_fine
 
 
-log_density, logp_address, expand_address, draw_tree_effects = _compile(_fingerprint())
+log_density, logp_address, expand_address, draw_tree_effects, draw_fine_given_rest = _compile(
+    _fingerprint()
+)

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hmlm.design import Design
+from hmlm.design import Block, Design
+from hmlm.likelihoods.buffer import Buffer
+from hmlm.likelihoods.crossed import Crossed
 from hmlm.likelihoods.crossproducts import OneFactor
 from hmlm.likelihoods.gaussian import bases_of, blocks_of
 from hmlm.likelihoods.kernel import HEADER, LEVEL
-from hmlm.likelihoods.posterior import Buffer, level_rows
+from hmlm.likelihoods.posterior import level_rows
+from hmlm.likelihoods.profiled import GaussianSums
 from hmlm.likelihoods.tree import Tree
 
 NUMBERS_AT_ONCE = 20_000_000
@@ -18,7 +21,7 @@ NUMBERS_AT_ONCE = 20_000_000
 
 def draw_effects(
     design: Design,
-    sums: OneFactor | Tree,
+    sums: GaussianSums,
     parameters: Mapping[str, np.ndarray],
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
@@ -31,22 +34,20 @@ def draw_effects(
     ----------
     design : Design
         The model.
-    sums : OneFactor or Tree
+    sums : OneFactor, Tree or Crossed
         Its data.
     parameters : mapping of str to ndarray
-        ``beta``, ``sd_<group>``, ``cor_<group>`` and ``sigma``, the draw on the first axis.
+        ``beta``, ``sd_<group>``, ``cor_<group>``, ``sigma`` and the ``b_<group>`` that were
+        sampled, the draw on the first axis.
     rng : numpy.random.Generator
         Source of the random numbers.
 
     Returns
     -------
     dict of str to ndarray
-        ``b_<group>``, shape (draws, J, q), on the user's scale.
+        ``b_<group>``, shape (draws, J, q), on the user's scale, of the factors that were
+        integrated out.
     """
-    from hmlm.likelihoods.density import draw_tree_effects
-
-    rows = level_rows(sums, shared=False)
-    buffer = _buffer(rows)
     sigma = np.ascontiguousarray(parameters["sigma"], dtype=float)
     n_draws = len(sigma)
     V = np.ones((n_draws, sums.MM.shape[0]))
@@ -54,6 +55,12 @@ def draw_effects(
         basis = sums.basis
         # gamma = R (beta - beta_ols) on the orthogonal columns
         V[:, :-1] = -(parameters["beta"] - basis.beta) @ basis.R.T
+    if isinstance(sums, Crossed):
+        return _fine(sums, parameters, sigma, V, rng)
+    from hmlm.likelihoods.density import draw_tree_effects
+
+    rows = level_rows(sums, shared=False)
+    buffer = _buffer(rows)
     Lambdas = _lambdas(design, sums, parameters, sigma)
     n_effects = sum(int(row[0]) * int(row[1]) for row in rows)
     out = np.empty((n_draws, n_effects))
@@ -67,15 +74,65 @@ def draw_effects(
     return _by_block(design, sums, out)
 
 
+def _fine(
+    sums: Crossed,
+    parameters: Mapping[str, np.ndarray],
+    sigma: np.ndarray,
+    V: np.ndarray,
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Draw the effects of the factor that was integrated out, given the sampled ones."""
+    from hmlm.likelihoods.density import draw_fine_given_rest
+
+    group, T = sums.fine.group, sums.fine_T
+    J, q = len(sums.fine.levels), len(sums.fine.columns)
+    Lambda = _own_lambda(sums.fine, T, parameters, sigma).reshape(len(sigma), -1)
+    out = np.empty((len(sigma), J * q))
+    step = max(1, NUMBERS_AT_ONCE // (J * q))
+    for start in range(0, len(sigma), step):
+        part = slice(start, start + step)
+        rest = [
+            (parameters[f"b_{b.group}"][part] @ np.linalg.inv(basis).T).reshape(
+                -1, len(b.levels) * len(b.columns)
+            )
+            for b, basis in zip(sums.rest, sums.rest_T, strict=True)
+        ]
+        draw_fine_given_rest(
+            sums.S,
+            sums.ZM,
+            sums.ZR.indptr,
+            sums.ZR.indices,
+            sums.ZR.data,
+            V[part],
+            np.ascontiguousarray(np.concatenate(rest, axis=1)),
+            Lambda[part],
+            sigma[part],
+            rng.standard_normal(out[part].shape),
+            out[part],
+        )
+    return {f"b_{group}": out.reshape(len(sigma), J, q) @ T.T}
+
+
+def _own_lambda(
+    block: Block, T: np.ndarray, parameters: Mapping[str, np.ndarray], sigma: np.ndarray
+) -> np.ndarray:
+    """Relative Cholesky factors of one block in the conditioned basis, shape (draws, q, q)."""
+    sd = parameters[f"sd_{block.group}"]
+    q = sd.shape[1]
+    if block.correlated:
+        half = np.linalg.cholesky(parameters[f"cor_{block.group}"])
+    else:
+        half = np.broadcast_to(np.eye(q), (len(sd), q, q))
+    return np.linalg.inv(T) @ (sd[:, :, None] * half) / sigma[:, None, None]
+
+
 def _buffer(rows: list[list[int | np.ndarray]]) -> np.ndarray:
     out = Buffer(HEADER + LEVEL * len(rows))
     table = np.zeros(HEADER + LEVEL * len(rows))
     for ell, row in enumerate(rows):
         at = HEADER + LEVEL * ell
         table[at : at + len(row)] = [v if isinstance(v, int) else out.add(v) for v in row]
-    table[0] = out.length
-    out.pieces[0] = table
-    return np.concatenate(out.pieces)
+    return out.finish(table)
 
 
 def _lambdas(
@@ -85,16 +142,10 @@ def _lambdas(
     sigma: np.ndarray,
 ) -> np.ndarray:
     """Relative Cholesky factors of every level, flat, shape (draws, sum of q^2)."""
-    own = []
-    for block, T in zip(blocks_of(sums, design), bases_of(sums), strict=True):
-        sd = parameters[f"sd_{block.group}"]
-        q = sd.shape[1]
-        if block.correlated:
-            half = np.linalg.cholesky(parameters[f"cor_{block.group}"])
-        else:
-            half = np.broadcast_to(np.eye(q), (len(sd), q, q))
-        Lambda = np.linalg.inv(T) @ (sd[:, :, None] * half) / sigma[:, None, None]
-        own.append(Lambda)
+    own = [
+        _own_lambda(block, T, parameters, sigma)
+        for block, T in zip(blocks_of(sums, design), bases_of(sums), strict=True)
+    ]
     if isinstance(sums, OneFactor):
         return np.ascontiguousarray(own[0].reshape(len(sigma), -1))
     flat, at = [], 0

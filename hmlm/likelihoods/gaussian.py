@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from hmlm.design import Block, Design
+from hmlm.likelihoods.covariance import sds_and_correlations
 from hmlm.likelihoods.crossed import Crossed, make_crossed
 from hmlm.likelihoods.crossproducts import OneFactor, one_factor, population_basis
-from hmlm.likelihoods.profiled import GaussianSums
+from hmlm.likelihoods.profiled import GaussianSums, shapes_of, split_theta
 from hmlm.likelihoods.structure import find_structure
 from hmlm.likelihoods.tree import Level, Tree, make_tree
 
 LARGEST_DENSE_REST = 100
 
 
-def gaussian_sums(design: Design) -> GaussianSums:
+def gaussian_sums(design: Design, largest_rest: int = LARGEST_DENSE_REST) -> GaussianSums:
     """Sum a design once; the rows are not needed afterwards.
 
     One factor whose groups share designs becomes a `OneFactor`; nested factors, and crossed ones
@@ -23,7 +24,7 @@ def gaussian_sums(design: Design) -> GaussianSums:
     if not design.blocks:
         return no_factor(design)
     structure = find_structure(design)
-    if structure.rest_size > LARGEST_DENSE_REST:
+    if structure.rest_size > largest_rest:
         fine = structure.chain[0]
         return make_crossed(design, fine, tuple(b for b in design.blocks if b is not fine))
     if len(structure.chain) == 1 and not structure.rest:
@@ -70,6 +71,21 @@ def blocks_of(sums: GaussianSums, design: Design) -> list[Block]:
     if isinstance(sums, Tree):
         return [b for level in sums.levels for b in level.blocks]
     return [sums.fine, *sums.rest]
+
+
+def spread_at(
+    sums: GaussianSums, design: Design, theta: np.ndarray, sigma2: float
+) -> dict[str, np.ndarray]:
+    """Return sds and correlations of the group effects on the user's scale, by variable."""
+    found = {}
+    blocks, thetas = blocks_of(sums, design), split_theta(theta, sums)
+    for block, part, shape, T in zip(blocks, thetas, shapes_of(sums), bases_of(sums), strict=True):
+        half = T @ shape.unpack(part)
+        sd, cor = sds_and_correlations(sigma2 * half @ half.T)
+        found[f"sd_{block.group}"] = sd
+        if block.correlated:
+            found[f"cor_{block.group}"] = cor
+    return found
 
 
 def bases_of(sums: GaussianSums) -> list[np.ndarray]:

@@ -253,18 +253,17 @@ def draw_covariance(state: State, k: int, part: Part, rng: np.random.Generator) 
 
 
 def _scale_first(sums: GibbsSums, state: State, part: Part, rng: np.random.Generator) -> None:
-    """Draw the covariance of effects of the first factor again, given z = L^-1 b."""
+    """Draw the sds of effects of the first factor again, given the effects in units of them."""
     factor, b = sums.factors[0], state.b[0]
     C, J, q = b.shape
-    z = _standardised(state, 0, part)
-    zz = z[:, factor.order, :, None] * z[:, factor.order, None, :]
-    zz = np.add.reduceat(zz, factor.starts, axis=1)
-    normal = np.tensordot(zz, factor.ZZ[:, part.at, part.at], axes=(1, 0))
+    own = b[:, factor.order][:, :, part.at]
+    squares = np.add.reduceat(own[:, :, :, None] * own[:, :, None, :], factor.starts, axis=1)
+    normal = (squares * factor.ZZ[:, part.at, part.at]).sum(axis=1)
     score = (_contrast(sums, state) @ sums.ZM.reshape(J * q, -1).T).reshape(C, J, q)
     score -= (factor.ZZ[factor.which] @ b[..., None])[..., 0]
-    right = np.swapaxes(score[:, :, part.at], 1, 2) @ z
-    s2 = state.sigma[:, None, None] ** 2
-    _scale(state, 0, part, z, normal / s2[..., None, None], right / s2, rng)
+    right = (score * b)[:, :, part.at].sum(axis=1)
+    s2 = state.sigma[:, None] ** 2
+    _scale(state, 0, part, normal / s2[..., None], right / s2, rng)
 
 
 def _scale_rest(
@@ -275,35 +274,27 @@ def _scale_rest(
     K: np.ndarray,
     rng: np.random.Generator,
 ) -> None:
-    """Draw the covariance of effects of another factor again, given z = L^-1 b.
+    """Draw the sds of effects of another factor again, given the effects in units of them.
 
     K are the factor's rows of M'V^-1 M.
     """
     C, J, q = state.b[k].shape
-    z = _standardised(state, k, part)
+    b = state.b[k][:, :, part.at]
     own = K[:, :, sums.places[k - 1]].reshape(C, J, q, J, q)[:, :, part.at, :, part.at]
-    normal = np.einsum("njarb,nrd->njabd", own, z, optimize=True)
-    normal = np.einsum("njc,njabd->ncdab", z, normal, optimize=True)
-    score = (K @ _contrast(sums, state)[..., None]).reshape(C, J, q)
-    _scale(state, k, part, z, normal, np.swapaxes(score[:, :, part.at], 1, 2) @ z, rng)
-
-
-def _standardised(state: State, k: int, part: Part) -> np.ndarray:
-    """Return z = L^-1 b, shape (C, J, s)."""
-    inverse = np.linalg.inv(state.L[k][:, part.at, part.at])
-    return np.asarray(state.b[k][:, :, part.at] @ np.swapaxes(inverse, 1, 2))
+    normal = np.einsum("cja,cjakb,ckb->cab", b, own, b, optimize=True)
+    score = (K @ _contrast(sums, state)[..., None]).reshape(C, J, q)[:, :, part.at]
+    _scale(state, k, part, normal, (score * b).sum(axis=1), rng)
 
 
 def _scale(
     state: State,
     k: int,
     part: Part,
-    z: np.ndarray,
     normal: np.ndarray,
     right: np.ndarray,
     rng: np.random.Generator,
 ) -> None:
-    """Draw L given z: a linear regression on the entries of L.
+    """Multiply effects and their sds by factors: a linear regression on the effects.
 
     Its normal distribution is the proposal, accepted by what the priors say. Interweaving this
     with `draw_covariance` mixes well both where the data say much about each group and where they
@@ -313,32 +304,27 @@ def _scale(
     ----------
     state, k, part
         Where the chains are; which effects.
-    z : ndarray, shape (C, J, s)
-        Standardised effects.
-    normal : ndarray, shape (C, s, s, s, s)
-        Normal equations: two columns of L, then its two rows.
-    right : ndarray, shape (C, s, s)
-        The residual's products with the regressors, by rows and columns of L.
+    normal : ndarray, shape (C, s, s)
+        Normal equations of the regression of the residual on Z times the effects.
+    right : ndarray, shape (C, s)
+        Its right side.
     rng : numpy.random.Generator
         Source of random numbers.
     """
     L, s = state.L[k][:, part.at, part.at], part.size
-    rows, columns = np.tril_indices(s)
-    matrix = normal[:, columns[:, None], columns, rows[:, None], rows]
-    new = np.array(L)
-    new[:, rows, columns] += _draw_normal(matrix, right[:, rows, columns], rng)
+    factors = 1.0 + _draw_normal(normal, right, rng)
+    new = factors[:, :, None] * L
 
-    def weight(factor: np.ndarray) -> np.ndarray:
-        prior, log_det, logs = _log_density(part, factor)
-        diagonal = np.log(np.abs(np.diagonal(factor, axis1=1, axis2=2)))
-        jacobian = diagonal @ np.arange(s, 0, -1.0) - s * logs
-        return prior + (part.eta - 1) * log_det + jacobian
+    def weight(half: np.ndarray) -> np.ndarray:
+        prior, log_det, logs = _log_density(part, half)
+        own = 0.5 * np.log((half**2).sum(axis=2)).sum(axis=1)
+        return prior + (part.eta - 1) * log_det + s * (own - logs)
 
     yes = state.accept(weight(new) - weight(L), rng)[:, None, None]
-    sign = np.where(np.diagonal(new, axis1=1, axis2=2) < 0, -1.0, 1.0)
-    b = state.b[k][:, :, part.at]
+    sign = np.where(factors < 0, -1.0, 1.0)
     state.L[k][:, part.at, part.at] = np.where(yes, new * sign[:, None, :], L)
-    state.b[k][:, :, part.at] = np.where(yes, z @ np.swapaxes(new, 1, 2), b)
+    b = state.b[k][:, :, part.at]
+    state.b[k][:, :, part.at] = np.where(yes, b * factors[:, None, :], b)
 
 
 def draw_sigma(sums: GibbsSums, state: State, rng: np.random.Generator) -> None:

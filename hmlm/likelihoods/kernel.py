@@ -21,7 +21,8 @@ BLOCK = 10
 LEVEL = 10
 # Header: 0 length, 1 shared designs, 2 n, 3 p, 4 blocks, 5 levels, then places in the buffer of:
 # 6 population priors, 7 their arguments (u0, P), 8 gamma (gamma0, C), 9 M'M, 10 block table,
-# 11 level table, 12 prior of sigma; 13 number of coordinates.
+# 11 level table, 12 prior of sigma; 13 number of coordinates; 14 sampled blocks (their rows of
+# the level table come last), 15 their place, see `hmlm.likelihoods.sampled_kernel`.
 # Block: 0 q, 1 copies, 2 level, 3 first column in the level, 4 place of T^-1, 5 place of priors,
 # 6 first coordinate, 7 correlated parts, 8 place of their sizes, 9 eta.
 # Level: 0 groups, 1 q, 2 outer columns, 3 place of S, 4 place of B, 5 place of parents,

@@ -11,18 +11,44 @@ SINGULAR = 1e-4
 
 
 def best_point(
-    sums: GaussianSums, reml: bool, max_iterations: int = 500
+    sums: GaussianSums,
+    reml: bool,
+    max_iterations: int = 500,
+    start: np.ndarray | None = None,
 ) -> tuple[ProfiledPoint, np.ndarray, str]:
     """Minimise the profiled deviance by bounded quasi-Newton steps.
 
     A second start is tried only where the first ends at the edge or is not converged.
+
+    Parameters
+    ----------
+    sums : OneFactor, Tree or Crossed
+        The data.
+    reml : bool
+        Whether the likelihood is restricted.
+    max_iterations : int
+        Most iterations from each start.
+    start : ndarray, optional
+        Where the optimum is likely to be near; tried first, moved off the edge.
+
+    Returns
+    -------
+    point : ProfiledPoint
+        The likelihood at the optimum.
+    theta : ndarray
+        Where it is.
+    message : str
+        What went wrong; empty where nothing did.
     """
     if not shapes_of(sums):
         return profiled_deviance(np.empty(0), sums, reml), np.empty(0), ""
     diagonal = np.concatenate([shape.is_diagonal for shape in shapes_of(sums)])
     bounds = [(0.0, None) if d else (None, None) for d in diagonal]
     best: tuple[ProfiledPoint, np.ndarray, str] | None = None
-    for start in (1.0, 0.2):
+    starts = [np.where(diagonal, size, 0.0) for size in (1.0, 0.2)]
+    if start is not None:
+        starts = [np.where(diagonal, np.maximum(start, 0.1), start), starts[0]]
+    for first in starts:
         seen: dict[bytes, ProfiledPoint] = {}
 
         def objective(
@@ -36,7 +62,7 @@ def best_point(
 
         result = minimize(
             objective,
-            np.where(diagonal, start, 0.0),
+            first,
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hmlm.design import Block, Design
+from hmlm.likelihoods.buffer import Buffer
 from hmlm.likelihoods.covariance import sds_and_correlations
+from hmlm.likelihoods.crossed import Crossed
 from hmlm.likelihoods.crossproducts import OneFactor
 from hmlm.likelihoods.gaussian import bases_of, blocks_of
 from hmlm.likelihoods.kernel import BLOCK, HEADER, LEVEL
 from hmlm.likelihoods.prior_kernel import encode_prior
-from hmlm.likelihoods.profiled import ProfiledPoint, shapes_of, split_theta
+from hmlm.likelihoods.profiled import GaussianSums, ProfiledPoint, shapes_of, split_theta
+from hmlm.likelihoods.sampled import (
+    SampledBlock,
+    pack_sampled,
+    sampled_blocks,
+    sampled_effects,
+)
 from hmlm.likelihoods.tree import Tree
 from hmlm.priors import Prior
 
@@ -43,6 +52,8 @@ class Posterior:
         Prior of the residual sd.
     start : ndarray, shape (dim,)
         Where sampling starts: the REML estimate, kept off the edges.
+    sampled : tuple of SampledBlock
+        Factors whose effects are sampled: crossed ones with many levels.
     """
 
     design: Design
@@ -53,6 +64,7 @@ class Posterior:
     sd_priors: tuple[tuple[Prior, ...], ...]
     sigma_prior: Prior
     start: np.ndarray
+    sampled: tuple[SampledBlock, ...] = ()
 
     @property
     def dim(self) -> int:
@@ -77,12 +89,13 @@ class Posterior:
         Returns
         -------
         dict of str to ndarray
-            ``beta``, ``sd_<group>``, ``cor_<group>`` and ``sigma``, in the order of
-            ``design.dims``.
+            ``beta``, ``sd_<group>``, ``cor_<group>``, ``sigma`` and the ``b_<group>`` that are
+            sampled, in the order of ``design.dims``.
         """
         p = len(self.beta0)
         found = {"beta": self.beta0 + x[..., :p] @ self.beta_map.T}
         at = p
+        factors = {}
         for block, priors in zip(self.blocks, self.sd_priors, strict=True):
             q = len(block.columns)
             found[f"sd_{block.group}"] = np.stack(
@@ -93,7 +106,9 @@ class Posterior:
             L = correlation_factors(x[..., at : at + n_z], block.parts)
             if block.correlated:
                 found[f"cor_{block.group}"] = L @ np.swapaxes(L, -1, -2)
+            factors[block.group] = found[f"sd_{block.group}"][..., :, None] * L
             at += n_z
+        found |= sampled_effects(self.sampled, x, factors)
         found["sigma"] = _scale(self.sigma_prior, x[..., -1])
         return {name: found[name] for name in self.design.dims if name in found}
 
@@ -163,28 +178,13 @@ def kernel_covers(design: Design, priors: ResolvedPriors) -> str:
     return ""
 
 
-class Buffer:
-    """Numbers one after the other, with the place of each array."""
-
-    def __init__(self, reserved: int) -> None:
-        self.pieces: list[np.ndarray] = [np.zeros(reserved)]
-        self.length = reserved
-
-    def add(self, values: np.ndarray) -> int:
-        """Append values and return their place."""
-        flat = np.ascontiguousarray(values, dtype=float).reshape(-1)
-        place = self.length
-        self.pieces.append(flat)
-        self.length += len(flat)
-        return place
-
-
 def pack(
     design: Design,
-    sums: OneFactor | Tree,
+    sums: GaussianSums,
     priors: ResolvedPriors,
     theta: np.ndarray,
     point: ProfiledPoint,
+    centred: Mapping[str, bool] | None = None,
 ) -> Posterior:
     """Write a model into the buffer of the compiled density.
 
@@ -192,7 +192,7 @@ def pack(
     ----------
     design : Design
         The model.
-    sums : OneFactor or Tree
+    sums : OneFactor, Tree or Crossed
         Its data.
     priors : ResolvedPriors
         Its priors, all of them kinds that the kernel knows (see `kernel_covers`).
@@ -200,6 +200,8 @@ def pack(
         Where sampling starts.
     point : ProfiledPoint
         The profiled likelihood there; its covariance of the coefficients whitens them.
+    centred : mapping of str to bool, optional
+        For factors whose effects are sampled, whether they are centred; chosen when None.
     """
     p = len(design.terms)
     blocks = blocks_of(sums, design)
@@ -214,7 +216,8 @@ def pack(
     P = np.eye(p) + np.outer(priors.constant, priors.x_means)
     beta_priors = [_encode(prior) for prior in priors.beta]
     table[2], table[3] = sums.n, p
-    table[4], table[5] = len(blocks), len(levels)
+    n_sampled = len(sums.rest) if isinstance(sums, Crossed) else 0
+    table[4], table[5], table[14] = len(blocks), len(levels) - n_sampled, n_sampled
     table[6] = out.add(np.array(beta_priors))
     table[7] = out.add(np.concatenate([P @ beta0, (P @ beta_map).reshape(-1)]))
     table[8] = out.add(np.concatenate([point.gamma, C.reshape(-1)]))
@@ -248,23 +251,29 @@ def pack(
         begin = _start(block, T @ shape.unpack(part) * sigma, T, sigma, sd_priors)
         start += begin
         at += len(begin)
+    sampled: list[SampledBlock] = []
+    if isinstance(sums, Crossed):
+        rest = zip(sums.rest_shapes, split_theta(theta, sums)[1:], strict=True)
+        Lambdas = [shape.unpack(part) for shape, part in rest]
+        sampled, x = sampled_blocks(sums, point, Lambdas, at, centred)
+        table[15] = pack_sampled(out, sums, sampled)
+        start += x.tolist()
     start.append(_unscale(priors.sigma, sigma))
     for ell, level in enumerate(levels):
         row = int(table[11]) + LEVEL * ell
         table[row : row + len(level)] = [v if isinstance(v, int) else out.add(v) for v in level]
     table[1] = float(isinstance(sums, OneFactor) or any(len(level) > 7 for level in levels))
     table[13] = len(start)
-    table[0] = out.length
-    out.pieces[0] = table
     return Posterior(
         design=design,
         blocks=tuple(blocks),
-        buffer=np.concatenate(out.pieces),
+        buffer=out.finish(table),
         beta0=beta0,
         beta_map=beta_map,
         sd_priors=tuple(tuple(priors.sd[b.group]) for b in blocks),
         sigma_prior=priors.sigma,
         start=np.array(start),
+        sampled=tuple(sampled),
     )
 
 
@@ -274,7 +283,7 @@ def _encode(prior: Prior) -> np.ndarray:
     return code
 
 
-def level_rows(sums: OneFactor | Tree, shared: bool = True) -> list[list[int | np.ndarray]]:
+def level_rows(sums: GaussianSums, shared: bool = True) -> list[list[int | np.ndarray]]:
     """Return the rows of the level table: numbers as they are, arrays by their place.
 
     With `shared`, groups of equal design go together where that is less work.
@@ -286,6 +295,10 @@ def level_rows(sums: OneFactor | Tree, shared: bool = True) -> list[list[int | n
         G, q = sums.outer.shape[:2]
         pairs = _pairs(sums.outer)
         return [[G, q, 0, sums.ZZ, pairs, sums.count, 1]]
+    if isinstance(sums, Crossed):
+        J, q, _ = sums.S.shape
+        slots: list[list[int | np.ndarray]] = [[len(b.levels), len(b.columns)] for b in sums.rest]
+        return [[J, q, 0, sums.S, sums.ZM, np.zeros(J), 1], *slots]
     m = sums.MM.shape[0]
     rows: list[list[int | np.ndarray]] = [
         [
@@ -330,10 +343,10 @@ def _pairs(outer: np.ndarray) -> np.ndarray:
     return pairs
 
 
-def _block_places(sums: OneFactor | Tree, blocks: list[Block]) -> list[tuple[int, int, int, Block]]:
+def _block_places(sums: GaussianSums, blocks: list[Block]) -> list[tuple[int, int, int, Block]]:
     """For every block: its level, its first column there, and how often it is repeated."""
-    if isinstance(sums, OneFactor):
-        return [(0, 0, 1, blocks[0])]
+    if not isinstance(sums, Tree):
+        return [(ell, 0, 1, block) for ell, block in enumerate(blocks)]
     found = []
     for ell, level in enumerate(sums.levels):
         first = 0

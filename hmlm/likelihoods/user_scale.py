@@ -64,6 +64,23 @@ class UserScale:
         """Number of parameters."""
         return len(self.large)
 
+    @property
+    def sds(self) -> tuple[int, ...]:
+        """Where the sds stand."""
+        return tuple(sd for part in self.parts for sd in part.sds)
+
+    def sd_of(self, block: int, effect: int) -> int:
+        """Return where the sd of one effect stands."""
+        part = self._part(block, effect)
+        return part.sds[part.effects.index(effect)]
+
+    def angle_of(self, block: int, effect: int) -> int:
+        """Return where the angle between the first two effects of a part stands."""
+        return self._part(block, effect).angles[1][0]
+
+    def _part(self, block: int, effect: int) -> UserPart:
+        return next(p for p in self.parts if p.block == block and effect in p.effects)
+
     def deviance(
         self, phi: np.ndarray, held: tuple[np.ndarray, float] | None = None
     ) -> tuple[float, np.ndarray]:
