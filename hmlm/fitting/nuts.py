@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -190,18 +191,22 @@ class NUTS:
         model = build_model(design, priors, centered)
         import nutpie
 
-        tree = nutpie.sample(
-            nutpie.compile_pymc_model(model),
-            draws=self.draws,
-            tune=self.tune,
-            chains=self.chains,
-            cores=self.cores,
-            seed=seed,
-            progress_bar=progressbar,
-            save_warmup=False,
-            target_accept=self.target_accept,
-            maxdepth=self.max_treedepth,
-        )
+        compiled = nutpie.compile_pymc_model(model)
+        with warnings.catch_warnings():
+            # A grouping factor may be called "sample", which ArviZ keeps for itself.
+            warnings.filterwarnings("ignore", message="Found dimension named 'sample'")
+            tree = nutpie.sample(
+                compiled,
+                draws=self.draws,
+                tune=self.tune,
+                chains=self.chains,
+                cores=self.cores,
+                seed=seed,
+                progress_bar=progressbar,
+                save_warmup=False,
+                target_accept=self.target_accept,
+                maxdepth=self.max_treedepth,
+            )
         posterior = tree["posterior"].dataset
         parameters = {name: posterior[name].to_numpy() for name in design.dims}
         notes = [f"Sampled from the PyMC model ({why})."]
