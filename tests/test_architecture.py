@@ -18,6 +18,7 @@ PACKAGE = ROOT / "hmlm"
 # A module imports from its own stage or an earlier one, never from a later one.
 STAGES = {
     "errors": 0,
+    "version": 0,
     "data": 0,
     "datasets": 0,
     "families": 0,

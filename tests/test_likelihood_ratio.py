@@ -98,17 +98,17 @@ def test_other_codings_of_the_same_population_columns_are_nested(sleepstudy):
 
 def test_the_mixture_rejects_as_often_as_it_says():
     # No variance between groups: the p-value of the mixture is below 0.1 in a tenth of the samples
-    # (three standard errors: 0.06), and the plain one in a twentieth.
+    # (three standard errors: 0.07), and the plain one in a twentieth.
     rng = np.random.default_rng(4)
     frame, _ = simulate(1, groups=25, size=5, sd=(1e-9, 1e-9), cor=0.0)
     tests = []
-    for _ in range(200):
+    for _ in range(150):
         drawn = frame.assign(y=rng.normal(size=len(frame)))
         pooled = OLS().run(make("y ~ x + (1 | g)", drawn, "complete"))
         tests.append(likelihood_ratio_test(pooled, ml("y ~ x + (1 | g)", drawn)).iloc[0])
     p = np.array([t["p_value"] for t in tests])
     statistic = np.array([t["statistic"] for t in tests])
-    assert 0.04 < (p < 0.1).mean() < 0.16
+    assert 0.03 < (p < 0.1).mean() < 0.17
     assert (stats.chi2.sf(statistic, 1) < 0.1).mean() < 0.1
     assert 0.35 < (statistic < 1e-6).mean() < 0.75
 

@@ -17,6 +17,7 @@ from hmlm.prediction import Groups, Kind, predict_bayes
 from hmlm.spec import POOLING_WORDS
 from hmlm.status import Status
 from hmlm.summaries import Summary, bayes_summary
+from hmlm.version import __version__
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -94,8 +95,6 @@ class BayesFit:
         return self._parameters[name]
 
     def _make_draws(self) -> xr.DataTree:
-        from importlib.metadata import version
-
         import xarray as xr
 
         design = self.design
@@ -106,7 +105,7 @@ class BayesFit:
         coords = {**base, **{d: _plain(v) for d, v in design.coords.items() if d in used}}
         attrs = {
             "creation_library": "hmlm",
-            "creation_library_version": version("hmlm"),
+            "creation_library_version": __version__,
             "inference_library": str(self.method),
             "formula": design.spec.formula,
             "random_seed": str(self.random_seed),

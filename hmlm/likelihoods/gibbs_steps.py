@@ -106,14 +106,14 @@ def iterate(sums: GibbsSums, state: State, rng: np.random.Generator) -> None:
     """
     half, K = _without_first(sums, state)
     _draw_rest(sums, state, K, rng)
-    for k, place in enumerate(sums.places, 1):
+    for k in range(1, len(sums.factors)):
         for part in sums.factors[k].parts:
             draw_covariance(state, k, part, rng)
-            _scale_rest(sums, state, k, part, K[:, place], rng)
+            interweave(state, k, part, *_rest_products(sums, state, k, part, K), rng)
     _draw_first(sums, state, half, rng)
     for part in sums.factors[0].parts:
         draw_covariance(state, 0, part, rng)
-        _scale_first(sums, state, part, rng)
+        interweave(state, 0, part, *_first_products(sums, state, part), rng)
     draw_sigma(sums, state, rng)
     draw_mixture(sums, state, rng)
 
@@ -210,16 +210,23 @@ def _contrast(sums: GibbsSums, state: State) -> np.ndarray:
     return np.concatenate([-state.gamma, *rest, np.ones((C, 1))], axis=1)
 
 
-def _log_density(part: Part, L: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the sds' log prior, log|R| of the correlations R, and the sum of the sds' logs."""
-    half = part.T @ L
-    sd = np.sqrt((half**2).sum(axis=2))
-    prior = sum((log_prior(pr, sd[:, a]) for a, pr in enumerate(part.priors)), np.zeros(len(L)))
+def _sds(part: Part, L: np.ndarray) -> np.ndarray:
+    """Return the sds of correlated effects on the user's scale, shape (C, s)."""
+    return np.sqrt(((part.T @ L) ** 2).sum(axis=2))
+
+
+def _log_density(part: Part, L: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log prior density of the covariance D of correlated effects, and log|D|.
+
+    The prior of sds and correlations R, that of the sds times |R|^(eta - 1), over the Jacobian:
+    the product of 2 sd_i^s.
+    """
+    sd = _sds(part, L)
+    density = sum((log_prior(pr, sd[:, a]) for a, pr in enumerate(part.priors)), np.zeros(len(L)))
+    diagonal = np.abs(np.diagonal(L, axis1=1, axis2=2))
+    log_det = 2 * (np.log(diagonal).sum(axis=1) + part.log_det)
     logs = np.log(sd).sum(axis=1)
-    if part.size == 1:
-        return prior, np.zeros(len(L)), logs
-    log_det = np.log(np.abs(np.diagonal(L, axis1=1, axis2=2))).sum(axis=1) + part.log_det
-    return prior, 2 * (log_det - logs), logs
+    return density + (part.eta - 1) * (log_det - 2 * logs) - part.size * logs, log_det
 
 
 def draw_covariance(state: State, k: int, part: Part, rng: np.random.Generator) -> None:
@@ -227,104 +234,117 @@ def draw_covariance(state: State, k: int, part: Part, rng: np.random.Generator) 
 
     The conjugate distribution for a flat prior of sds and correlations is the proposal, inverse
     gamma or inverse Wishart with J - 1 degrees of freedom; it is accepted by what the priors say.
-    The density of a covariance matrix is that of its sds and correlations over the product of
-    2 sd_i^s.
     """
     b, L = state.b[k][:, :, part.at], state.L[k][:, part.at, part.at]
     C, J, s = b.shape
-    S = np.swapaxes(b, 1, 2) @ b
     nu = max(J - 1, s)
     A = np.zeros((C, s, s))
     for i in range(s):
         A[:, i, i] = np.sqrt(rng.chisquare(nu - i, C))
         A[:, i, :i] = rng.standard_normal((C, i))
-    if s == 1:
-        new = np.sqrt(S) / A
-    else:
-        half = np.linalg.cholesky(S) @ np.swapaxes(np.linalg.inv(A), 1, 2)
-        new = np.linalg.cholesky(half @ np.swapaxes(half, 1, 2))
+    new = _lower(_lower(np.swapaxes(b, 1, 2)) @ np.swapaxes(np.linalg.inv(A), 1, 2))
 
-    def weight(factor: np.ndarray) -> np.ndarray:
-        prior, log_det, logs = _log_density(part, factor)
-        return prior + (nu + 1 - J) * logs + (part.eta - 1 + 0.5 * (nu + s + 1 - J)) * log_det
+    def weight(half: np.ndarray) -> np.ndarray:
+        density, log_det = _log_density(part, half)
+        return density + 0.5 * (nu + s + 1 - J) * log_det
 
     yes = state.accept(weight(new) - weight(L), rng)
     state.L[k][:, part.at, part.at] = np.where(yes[:, None, None], new, L)
 
 
-def _scale_first(sums: GibbsSums, state: State, part: Part, rng: np.random.Generator) -> None:
-    """Draw the sds of effects of the first factor again, given the effects in units of them."""
+def _first_products(
+    sums: GibbsSums, state: State, part: Part
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Return Z'e / sigma^2, (C, J, s), and what takes changes of the effects to changes of it."""
     factor, b = sums.factors[0], state.b[0]
     C, J, q = b.shape
-    own = b[:, factor.order][:, :, part.at]
-    squares = np.add.reduceat(own[:, :, :, None] * own[:, :, None, :], factor.starts, axis=1)
-    normal = (squares * factor.ZZ[:, part.at, part.at]).sum(axis=1)
+    s2 = state.sigma[:, None, None] ** 2
     score = (_contrast(sums, state) @ sums.ZM.reshape(J * q, -1).T).reshape(C, J, q)
     score -= (factor.ZZ[factor.which] @ b[..., None])[..., 0]
-    right = (score * b)[:, :, part.at].sum(axis=1)
-    s2 = state.sigma[:, None] ** 2
-    _scale(state, 0, part, normal / s2[..., None], right / s2, rng)
+    ZZ = factor.ZZ[factor.which][:, part.at, part.at]
+    return score[:, :, part.at] / s2, lambda X: ZZ @ X / s2[..., None]
 
 
-def _scale_rest(
-    sums: GibbsSums,
-    state: State,
-    k: int,
-    part: Part,
-    K: np.ndarray,
-    rng: np.random.Generator,
-) -> None:
-    """Draw the sds of effects of another factor again, given the effects in units of them.
-
-    K are the factor's rows of M'V^-1 M.
-    """
+def _rest_products(
+    sums: GibbsSums, state: State, k: int, part: Part, K: np.ndarray
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Return the same for another factor, with the first integrated out: K is M'V^-1 M."""
     C, J, q = state.b[k].shape
-    b = state.b[k][:, :, part.at]
-    own = K[:, :, sums.places[k - 1]].reshape(C, J, q, J, q)[:, :, part.at, :, part.at]
-    normal = np.einsum("cja,cjakb,ckb->cab", b, own, b, optimize=True)
-    score = (K @ _contrast(sums, state)[..., None]).reshape(C, J, q)[:, :, part.at]
-    _scale(state, k, part, normal, (score * b).sum(axis=1), rng)
+    rows = K[:, sums.places[k - 1]]
+    score = (rows @ _contrast(sums, state)[..., None]).reshape(C, J, q)[:, :, part.at]
+    own = rows[:, :, sums.places[k - 1]].reshape(C, J, q, J, q)[:, :, part.at, :, part.at]
+    own = own.reshape(C, J * part.size, J * part.size)
+    return score, lambda X: (own @ X.reshape(C, J * part.size, -1)).reshape(X.shape)
 
 
-def _scale(
+def interweave(
     state: State,
     k: int,
     part: Part,
-    normal: np.ndarray,
-    right: np.ndarray,
+    score: np.ndarray,
+    products: Callable[[np.ndarray], np.ndarray],
     rng: np.random.Generator,
 ) -> None:
-    """Multiply effects and their sds by factors: a linear regression on the effects.
+    """Draw the covariance again, and the effects with it: given the effects in units of it.
 
-    Its normal distribution is the proposal, accepted by what the priors say. Interweaving this
-    with `draw_covariance` mixes well both where the data say much about each group and where they
-    say little (Yu & Meng 2011).
+    First the sds, given effects over sds; then each row of the Cholesky factor L, given
+    z = L^-1 b. What is held being independent of what is drawn under the prior, the data alone
+    speak: the outcome is a linear regression, whose normal distribution is the proposal, accepted
+    by what the priors say. Together with `draw_covariance` this mixes well both where the data say
+    much about each group and where they say little (Yu & Meng 2011).
 
     Parameters
     ----------
     state, k, part
         Where the chains are; which effects.
-    normal : ndarray, shape (C, s, s)
-        Normal equations of the regression of the residual on Z times the effects.
-    right : ndarray, shape (C, s)
-        Its right side.
+    score : ndarray, shape (C, J, s)
+        Z'V^-1 e.
+    products : callable
+        Turns X, shape (C, J, s, f), into Z'V^-1 Z X.
     rng : numpy.random.Generator
         Source of random numbers.
     """
-    L, s = state.L[k][:, part.at, part.at], part.size
-    factors = 1.0 + _draw_normal(normal, right, rng)
-    new = factors[:, :, None] * L
+    s, C = part.size, len(score)
+    order, T_inverse = np.arange(s, 0, -1.0), np.linalg.inv(part.T)
+    for row in range(s):
+        b, L = state.b[k][:, :, part.at], state.L[k][:, part.at, part.at]
+        if row == 0:
+            X = T_inverse * (b @ part.T.T)[:, :, None, :]
+        else:
+            X = np.zeros((*b.shape, row + 1))
+            X[:, :, row] = (b @ np.swapaxes(np.linalg.inv(L), 1, 2))[:, :, : row + 1]
+        ZX = products(X)
+        f = X.shape[3]
+        flat = np.swapaxes(X.reshape(C, -1, f), 1, 2)
+        right = (flat @ score.reshape(C, -1, 1))[..., 0]
+        change = _draw_normal(flat @ ZX.reshape(C, -1, f), right, rng)
+        if row == 0:
+            half = T_inverse @ ((1.0 + change)[:, :, None] * (part.T @ L))
+        else:
+            half = np.array(L)
+            half[:, row, : row + 1] += change
+        new = _lower(half)
 
-    def weight(half: np.ndarray) -> np.ndarray:
-        prior, log_det, logs = _log_density(part, half)
-        own = 0.5 * np.log((half**2).sum(axis=2)).sum(axis=1)
-        return prior + (part.eta - 1) * log_det + s * (own - logs)
+        def weight(half: np.ndarray, scale: bool = row == 0) -> np.ndarray:
+            density = _log_density(part, half)[0]
+            if scale:
+                return density + s * np.log(_sds(part, half)).sum(axis=1)
+            return density + np.log(np.abs(np.diagonal(half, axis1=1, axis2=2))) @ order
 
-    yes = state.accept(weight(new) - weight(L), rng)[:, None, None]
-    sign = np.where(factors < 0, -1.0, 1.0)
-    state.L[k][:, part.at, part.at] = np.where(yes, new * sign[:, None, :], L)
-    b = state.b[k][:, :, part.at]
-    state.b[k][:, :, part.at] = np.where(yes, b * factors[:, None, :], b)
+        yes = state.accept(weight(new) - weight(L), rng)
+        change = np.where(yes[:, None], change, 0.0)[:, None, :, None]
+        state.L[k][:, part.at, part.at] = np.where(yes[:, None, None], new, L)
+        state.b[k][:, :, part.at] = b + (X @ change)[..., 0]
+        score = score - (ZX @ change)[..., 0]
+
+
+def _lower(half: np.ndarray) -> np.ndarray:
+    """Return the lower triangular factors, diagonal not negative, of half half'."""
+    if half.shape[1] == 1:
+        return np.abs(half)
+    R = np.linalg.qr(np.swapaxes(half, 1, 2), mode="r")
+    sign = np.where(np.diagonal(R, axis1=1, axis2=2) < 0, -1.0, 1.0)
+    return np.swapaxes(sign[:, :, None] * R, 1, 2)
 
 
 def draw_sigma(sums: GibbsSums, state: State, rng: np.random.Generator) -> None:

@@ -216,7 +216,7 @@ def user_scale(
         groups = _correlated(shape)
         for effects in groups:
             order = list(effects)
-            if first is not None and first[0] == k and first[1] in order:
+            if first is not None and first[0] == k and {*first[1:]} <= {*order}:
                 order = [*first[1:], *(e for e in order if e not in first[1:])]
             angles = angles_of(half[np.ix_(order, effects)])
             start = len(phi)
