@@ -341,7 +341,7 @@ def interweave(
 def _lower(half: np.ndarray) -> np.ndarray:
     """Return the lower triangular factors, diagonal not negative, of half half'."""
     if half.shape[1] == 1:
-        return np.abs(half)
+        return np.sqrt((half**2).sum(axis=2, keepdims=True))
     R = np.linalg.qr(np.swapaxes(half, 1, 2), mode="r")
     sign = np.where(np.diagonal(R, axis1=1, axis2=2) < 0, -1.0, 1.0)
     return np.swapaxes(sign[:, :, None] * R, 1, 2)
