@@ -11,9 +11,11 @@ _HOME = {
     "Model": "hmlm.model",
     "Prior": "hmlm.priors",
     "NUTS": "hmlm.fitting.nuts",
+    "Gibbs": "hmlm.fitting.gibbs",
     "OLS": "hmlm.fitting.ols",
     "ML": "hmlm.fitting.maximum_likelihood",
     "REML": "hmlm.fitting.maximum_likelihood",
+    "EM": "hmlm.fitting.em",
     "BayesFit": "hmlm.fitting.bayes_fit",
     "ClassicalFit": "hmlm.fitting.classical_fit",
     "Comparison": "hmlm.comparison",
@@ -30,6 +32,7 @@ _HOME = {
 }
 
 __all__ = [
+    "EM",
     "ML",
     "NUTS",
     "OLS",
@@ -37,6 +40,7 @@ __all__ = [
     "BayesFit",
     "ClassicalFit",
     "Comparison",
+    "Gibbs",
     "Model",
     "Prior",
     "bootstrap_fit",
@@ -58,6 +62,8 @@ if TYPE_CHECKING:
     from hmlm.fitting.bayes_fit import BayesFit
     from hmlm.fitting.bootstrap import bootstrap_fit
     from hmlm.fitting.classical_fit import ClassicalFit
+    from hmlm.fitting.em import EM
+    from hmlm.fitting.gibbs import Gibbs
     from hmlm.fitting.maximum_likelihood import ML, REML
     from hmlm.fitting.nuts import NUTS
     from hmlm.fitting.ols import OLS

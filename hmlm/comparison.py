@@ -128,7 +128,7 @@ def compare(*fits: BayesFit | ClassicalFit, prob: float = 0.95, groups: bool = T
         raise HmlmError(
             f"the fits use different numbers of rows ({rows}): fit them to the same complete rows."
         )
-    restricted = [f for f in fits if isinstance(f.method, REML)]
+    restricted = [f for f in fits if isinstance(f.method, REML) or getattr(f.method, "reml", False)]
     if len({f.design.terms for f in restricted}) > 1:
         raise HmlmError(
             "REML likelihoods of models with different fixed effects are those of different data "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -42,8 +42,8 @@ class EM:
     The estimates are those of `hmlm.REML` and `hmlm.ML`, which get there sooner; this is for
     seeing how EM gets there. The group effects are the missing data (under REML with the population
     coefficients, Laird & Ware 1982). The E-step finds their expected squares and products given
-    the data, the M-step makes each covariance matrix their average over the levels. Iterations
-    cost the same for any number of rows.
+    the data, the M-step makes each covariance matrix their average over the levels. An iteration
+    works on sums over the levels, so its cost does not grow with the rows.
 
     Parameters
     ----------
@@ -72,7 +72,8 @@ class EM:
       the covariances over sigma^2.
     - ``"px-em"`` (Liu, Rubin & Wu 1998): as ECME, and the effects enter with a matrix alpha of
       extra parameters, which the M-step fits by regression. That corrects the covariances for
-      what the E-step took over from the last iteration, and needs several times fewer steps.
+      what the E-step took over from the last iteration, and often needs several times fewer
+      steps.
 
     Where a variance is estimated as zero, EM and ECME creep: each step takes off a share of the
     variance that is proportional to the variance, so that about 1/t is left after t steps. PX-EM
@@ -98,10 +99,10 @@ class EM:
     >>> fit.trace[["log_likelihood", "sd_Subject[Days]", "sigma"]].head(4).round(2)
                log_likelihood  sd_Subject[Days]  sigma
     iteration
-    0                 -880.89              9.02  25.92
-    1                 -871.87              6.16  25.71
-    2                 -871.82              5.96  25.61
-    3                 -871.81              5.93  25.59
+    0                 -881.17              9.14  26.24
+    1                 -871.97              6.05  25.50
+    2                 -871.82              5.97  25.55
+    3                 -871.81              5.94  25.58
     """
 
     algorithm: Literal["ecme", "px-em", "em"] = "ecme"
@@ -115,7 +116,7 @@ class EM:
             raise HmlmError(f"algorithm is 'ecme', 'px-em' or 'em', not {self.algorithm!r}.")
         if not isinstance(self.reml, bool):
             raise HmlmError(f"reml is True or False, not {self.reml!r}.")
-        n = self.max_iterations
+        n: Any = self.max_iterations
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
             raise HmlmError(f"max_iterations must be a whole number, at least 1, not {n!r}.")
         if not 0 < self.tolerance < np.inf:
@@ -158,8 +159,11 @@ class EM:
                 if progress.converged or progress.iterations == self.max_iterations:
                     break
                 theta, sigma2 = self._step(factors, sums, theta, point)
-            problems = []
-            if not progress.converged:
+            problems, notes = [], []
+            if progress.converged:
+                name = ALGORITHMS[self.algorithm]
+                notes.append(f"{name} converged in {progress.iterations:,} iterations.")
+            else:
                 edges = [
                     sentence
                     for k in range(len(factors))
@@ -176,7 +180,7 @@ class EM:
             theta,
             reml=self.reml,
             problems=problems,
-            notes=[f"{ALGORITHMS[self.algorithm]} took {progress.iterations:,} iterations."],
+            notes=notes,
             numbers={
                 "iterations": float(progress.iterations),
                 "rate": progress.rate,

@@ -15,7 +15,6 @@ from hmlm.design import Design
 from hmlm.errors import HmlmError
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.fitting.diagnostics import diagnose
-from hmlm.fitting.maximum_likelihood import check_pools
 from hmlm.likelihoods.gibbs_steps import State, iterate, log_prior, start
 from hmlm.likelihoods.gibbs_sums import GibbsSums, make_gibbs_sums
 from hmlm.likelihoods.threads import one_blas_thread
@@ -28,19 +27,21 @@ MOST_NUMBERS = 250_000_000
 class Gibbs:
     """The Gibbs sampler, on the posterior that `hmlm.NUTS` samples.
 
-    It shares no likelihood code with NUTS: group effects are sampled, not integrated out, so that
-    agreement of the two is a check of both. All chains move together. An iteration draws, each
-    given the rest:
+    It shares no likelihood code with NUTS, and samples the group effects instead of integrating
+    over them: where the two agree, each has checked the other. All chains move together. An
+    iteration draws, each given the rest:
 
-    1. the coefficients and all group effects, together, from their normal distribution (Student
-       priors of coefficients as normal ones with a random variance);
-    2. the covariance matrix of each factor's effects. No prior on sds and correlations (half
-       Student t and LKJ by default) makes this step conjugate; so a draw from the inverse gamma or
-       inverse Wishart distribution that is conjugate to a flat prior is accepted or refused with
-       the probability of Metropolis and Hastings, and the target is exactly the posterior;
-    3. the same covariance matrix given the effects in units of it: a regression, again with a
-       Metropolis-Hastings step for the priors (interweaving, Yu & Meng 2011), which keeps the
-       chain from sticking where an sd is near zero;
+    1. the coefficients and all group effects, together, from their normal distribution (a Student
+       prior of a coefficient is a normal one with a random variance);
+    2. the covariance matrix of each factor's effects, given the effects. No prior of sds and
+       correlations such as half Student t and LKJ makes this step conjugate. So a draw from the
+       distribution that is conjugate to a flat prior, inverse gamma or inverse Wishart, is taken
+       as a proposal and accepted with the probability of Metropolis and Hastings: the target is
+       exactly the posterior, whatever the priors;
+    3. the same covariance matrix, given the effects in units of it: a regression, again with a
+       Metropolis-Hastings step for the priors (interweaving, Yu & Meng 2011). This keeps the
+       chain moving where an sd is near zero. Where there are several factors, the one with most
+       effects is integrated out in steps 2 and 3 of the others;
     4. the residual sd, as in step 2.
 
     Parameters
@@ -48,7 +49,7 @@ class Gibbs:
     draws, tune : int
         Iterations kept, and left out at the beginning, for each chain. Nothing is tuned.
     chains : int
-        Number of chains, started further apart than the posterior is wide.
+        Number of chains, each started at variances of its own.
 
     Raises
     ------
@@ -109,7 +110,7 @@ class Gibbs:
             If the family is not gaussian, there is nothing to pool, or the sampler does not cover
             the model; the message says what to use instead.
         """
-        check_pools(design, self)
+        _check_design(design)
         priors = resolve_priors(design)
         seed = _check_seed(random_seed)
         size = self.chains * self.draws * sum(len(b.levels) * len(b.columns) for b in design.blocks)
@@ -122,7 +123,13 @@ class Gibbs:
         began = time.perf_counter()
         with one_blas_thread(), np.errstate(divide="ignore", invalid="ignore"):
             sums = make_gibbs_sums(design, priors)
-            found, rates = self._sample(sums, np.random.default_rng(seed), progressbar)
+            try:
+                found, rates = self._sample(sums, np.random.default_rng(seed), progressbar)
+            except np.linalg.LinAlgError as error:
+                raise HmlmError(
+                    "hmlm.Gibbs() came to a point where a covariance matrix cannot be told from a "
+                    "singular one. Give the sds tighter priors, or use hmlm.NUTS()."
+                ) from error
         parameters = {name: found[name] for name in design.dims if not name.startswith("b_")}
         effects = {name: found[name] for name in design.dims if name.startswith("b_")}
         return BayesFit(
@@ -223,6 +230,19 @@ def _progress(total: int, show: bool) -> Iterator[Any]:
     with Progress() as progress:
         task = progress.add_task("Gibbs", total=total)
         yield lambda: progress.advance(task)
+
+
+def _check_design(design: Design) -> None:
+    if design.spec.family.name != "gaussian":
+        raise HmlmError(
+            f"hmlm.Gibbs() samples gaussian models; the family is {design.spec.family.name}: use "
+            "hmlm.NUTS()."
+        )
+    if design.spec.pooling != "partial" or not design.blocks:
+        raise HmlmError(
+            "hmlm.Gibbs() samples models that pool partially, and this one does not: use "
+            "hmlm.NUTS(), or add a group term such as (1 | group)."
+        )
 
 
 def _check_seed(random_seed: int | None) -> int:

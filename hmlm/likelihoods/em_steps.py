@@ -100,7 +100,7 @@ def expected_squares(factor: Factor, Lambda: np.ndarray, gradient: np.ndarray) -
 def covariance_factor(half: np.ndarray) -> np.ndarray:
     """Return the lower triangular factor, diagonal not negative, of half half'."""
     R = np.linalg.qr(half.T, mode="r")
-    return np.tril(R.T * np.where(np.diagonal(R) < 0, -1.0, 1.0))
+    return np.tril(R.T * np.where(np.diagonal(R) < 0, -1.0, 1.0)) + 0.0
 
 
 def em_update(

@@ -62,8 +62,10 @@ class State:
         Residual sds.
     omega : ndarray, shape (C, p)
         Scales of the normal distributions that a Student prior is a mixture of; ones elsewhere.
-    accepted, proposed : int
-        Metropolis-Hastings steps.
+    accepted : ndarray, shape (C,)
+        Metropolis-Hastings proposals accepted.
+    proposed : int
+        Proposals made.
     """
 
     gamma: np.ndarray
@@ -83,7 +85,7 @@ class State:
 
 
 def start(sums: GibbsSums, chains: int, rng: np.random.Generator) -> State:
-    """Return starting points that lie further apart than the posterior."""
+    """Return starting points, with variances scattered below that of the outcome."""
     spread = float(np.sqrt(sums.MM[-1, -1] / sums.n))
     L = []
     for factor in sums.factors:
@@ -305,11 +307,11 @@ def interweave(
         Source of random numbers.
     """
     s, C = part.size, len(score)
-    order, T_inverse = np.arange(s, 0, -1.0), np.linalg.inv(part.T)
+    order = np.arange(s, 0, -1.0)
     for row in range(s):
         b, L = state.b[k][:, :, part.at], state.L[k][:, part.at, part.at]
         if row == 0:
-            X = T_inverse * (b @ part.T.T)[:, :, None, :]
+            X = part.T_inverse * (b @ part.T.T)[:, :, None, :]
         else:
             X = np.zeros((*b.shape, row + 1))
             X[:, :, row] = (b @ np.swapaxes(np.linalg.inv(L), 1, 2))[:, :, : row + 1]
@@ -319,7 +321,7 @@ def interweave(
         right = (flat @ score.reshape(C, -1, 1))[..., 0]
         change = _draw_normal(flat @ ZX.reshape(C, -1, f), right, rng)
         if row == 0:
-            half = T_inverse @ ((1.0 + change)[:, :, None] * (part.T @ L))
+            half = part.T_inverse @ ((1.0 + change)[:, :, None] * (part.T @ L))
         else:
             half = np.array(L)
             half[:, row, : row + 1] += change

@@ -28,8 +28,8 @@ class Part:
     ----------
     at : slice
         Their columns.
-    T : ndarray, shape (s, s)
-        Change of basis: ``b = T @ b_conditioned``.
+    T, T_inverse : ndarray, shape (s, s)
+        Change of basis, ``b = T @ b_conditioned``, and its inverse.
     priors : tuple of Prior
         Of their sds.
     eta : float
@@ -40,6 +40,7 @@ class Part:
 
     at: slice
     T: np.ndarray
+    T_inverse: np.ndarray
     log_det: float
     priors: tuple[Prior, ...]
     eta: float
@@ -207,8 +208,16 @@ def _factor(block: Block, basis: PopulationBasis, priors: ResolvedPriors) -> Fac
                 f"{len(sd_priors)} effects: use hmlm.NUTS(), or (... || {block.group})."
             )
         eta = priors.cor[block.group].parameters["eta"] if len(sd_priors) > 1 else 1.0
-        log_det = float(np.linalg.slogdet(T[at, at])[1])
-        parts.append(Part(at=at, T=T[at, at], log_det=log_det, priors=sd_priors, eta=eta))
+        parts.append(
+            Part(
+                at=at,
+                T=T[at, at],
+                T_inverse=np.linalg.inv(T[at, at]),
+                log_det=float(np.linalg.slogdet(T[at, at])[1]),
+                priors=sd_priors,
+                eta=eta,
+            )
+        )
     return Factor(
         block=block,
         parts=tuple(parts),
