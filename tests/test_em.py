@@ -53,7 +53,7 @@ def test_em_ends_where_ml_and_reml_do(name, algorithm, reml):
         abs(ours.estimates["beta"] - exact.estimates["beta"]), 1e-3 * error
     )
     np.testing.assert_allclose(ours.vcov, exact.vcov, rtol=1e-3, atol=1e-3 * error.min() ** 2)
-    np.testing.assert_array_equal(ours.df, exact.df)
+    np.testing.assert_allclose(ours.df, exact.df, rtol=1e-4)
     for key, value in exact.estimates.items():
         if key.startswith(("sd_", "sigma")):
             np.testing.assert_allclose(ours.estimates[key], value, rtol=3e-4)
@@ -109,7 +109,8 @@ def test_other_fits_have_no_trace(sleepstudy_reml):
 def _crossed(levels):
     rng = np.random.default_rng(4)
     frame, _ = simulate(4, groups=levels, size=6)
-    return frame.assign(h=rng.integers(0, 110, len(frame)))
+    h = rng.integers(0, 110, len(frame))
+    return frame.assign(h=h, y=frame["y"] + rng.normal(0, 0.5, 110)[h])
 
 
 @pytest.mark.parametrize(
@@ -239,7 +240,7 @@ def test_other_models_of_one_factor(table, formula, algorithm):
     )
     design = make(formula, frame, weights="w")
     exact = REML().run(design)
-    fit = EM(algorithm=algorithm, max_iterations=20_000).run(design)
+    fit = EM(algorithm=algorithm, max_iterations=2000).run(design)
     assert np.diff(fit.trace["log_likelihood"]).min() > -1e-9
     if exact.status.numbers["singular"] == 0:
         assert fit.status.converged
@@ -252,15 +253,14 @@ def test_crossed_factors_with_many_levels(algorithm):
     best = REML().run(design).log_likelihood
     fit = EM(algorithm=algorithm).run(design)
     assert np.diff(fit.trace["log_likelihood"]).min() > -1e-9
-    assert fit.log_likelihood <= best + 1e-9
-    assert fit.log_likelihood == pytest.approx(best, abs=1e-3)
+    assert fit.log_likelihood == pytest.approx(best, abs=1e-8)
 
 
 def test_scale_of_a_predictor_changes_nothing():
     frame, _ = simulate(5)
-    fit = EM(algorithm="px-em").run(make("y ~ x + (x | g)", frame))
-    scaled = frame.assign(x=frame["x"] * 1e6)
-    again = EM(algorithm="px-em").run(make("y ~ x + (x | g)", scaled))
+    method = EM(algorithm="px-em", reml=False)
+    fit = method.run(make("y ~ x + (x | g)", frame))
+    again = method.run(make("y ~ x + (x | g)", frame.assign(x=frame["x"] * 1e6)))
     np.testing.assert_allclose(
         again.trace["log_likelihood"][:5], fit.trace["log_likelihood"][:5], rtol=1e-9
     )

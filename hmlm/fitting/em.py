@@ -215,11 +215,14 @@ class EM:
                 f"hmlm.EM(algorithm='px-em') takes off a constant share, and {quick} goes to the "
                 "edge at once."
             )
-        faster = "" if self.algorithm == "px-em" else "hmlm.EM(algorithm='px-em') or "
-        return (
-            f"{head} {' '.join([*edges, ''])}A step leaves about {progress.rate:.0%} of the gain "
-            f"of the one before. Raise max_iterations, or use {faster}{quick}."
+        pace = (
+            f"A step leaves about {progress.rate:.0%} of the gain of the one before."
+            if np.isfinite(progress.rate)
+            else ""
         )
+        faster = "" if self.algorithm == "px-em" else "hmlm.EM(algorithm='px-em') or "
+        advice = f"Raise max_iterations, or use {faster}{quick}."
+        return " ".join(filter(None, [head, *edges, pace, advice]))
 
 
 class _Progress:

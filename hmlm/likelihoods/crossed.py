@@ -33,16 +33,19 @@ class RowPairs:
     ----------
     row : ndarray of int
         The row of every pair.
-    i, k : ndarray of int
-        Its two columns.
-    weight : ndarray
-        Product of the two values, twice where i and k differ.
+    first, second : ndarray of int
+        Which of the matrix's values they are.
+    place : ndarray of int
+        Place of the pair's entry in a square matrix stored by columns, lower triangle.
+    twice : ndarray
+        Two where the columns differ, one where they are the same.
     """
 
     row: np.ndarray
-    i: np.ndarray
-    k: np.ndarray
-    weight: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    place: np.ndarray
+    twice: np.ndarray
 
 
 def row_pairs(Z: sparse.csr_array) -> RowPairs:
@@ -53,8 +56,14 @@ def row_pairs(Z: sparse.csr_array) -> RowPairs:
     first = np.repeat(np.arange(Z.nnz), before + 1)
     within = np.arange(len(first)) - np.repeat(np.cumsum(before + 1) - (before + 1), before + 1)
     second = Z.indptr[row_of[first]] + within
-    weight = Z.data[first] * Z.data[second] * np.where(first == second, 1.0, 2.0)
-    return RowPairs(row=row_of[first], i=Z.indices[first], k=Z.indices[second], weight=weight)
+    i, k = Z.indices[first].astype(np.int64), Z.indices[second].astype(np.int64)
+    return RowPairs(
+        row=row_of[first],
+        first=first,
+        second=second,
+        place=k * Z.shape[1] + i,
+        twice=np.where(first == second, 1.0, 2.0),
+    )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -90,7 +99,7 @@ class Crossed:
     sum_log_weights : float
         Sum of the logarithms of the weights.
     pairs : RowPairs or None
-        Pairs of Z'Z_rest's rows, where the fine factor has one column and they are few.
+        Pairs of Z'Z_rest's rows, where all effects are scalar and the pairs are few.
     """
 
     n: int
@@ -140,7 +149,8 @@ def make_crossed(design: Design, fine: Block, rest: tuple[Block, ...]) -> Crosse
     rest_matrix = sparse.csr_array(sparse.hstack(pieces, format="csr"))
     ZR = sparse.csr_array(fine_matrix.T @ rest_matrix)
     ZR.sort_indices()
-    few = q == 1 and float((np.diff(ZR.indptr).astype(float) ** 2).sum()) < ZR.nnz * ZR.shape[1] / 4
+    scalar = q == 1 and all(len(b.columns) == 1 for b in rest)
+    few = scalar and float((np.diff(ZR.indptr).astype(float) ** 2).sum()) < ZR.nnz * ZR.shape[1] / 4
     return Crossed(
         n=n,
         basis=basis,
@@ -244,8 +254,15 @@ def eliminate_crossed(
     WZM = (W @ sums.ZM).reshape(J * q, m)
     Lambdas = [s.unpack(t) for s, t in zip(sums.rest_shapes, thetas[1:], strict=True)]
     L = block_diagonal_rest(sums, Lambdas)
-    ZRL = sparse.csr_array(sums.ZR @ L)
-    WZRL = sparse.csr_array(block_diagonal(W) @ ZRL)
+    if sums.pairs is None:
+        ZRL = sparse.csr_array(sums.ZR @ L)
+        WZRL = sparse.csr_array(block_diagonal(W) @ ZRL)
+    else:  # scalar effects: only the values change
+        ZR = sums.ZR
+        data = ZR.data * L.data[ZR.indices]
+        ZRL = sparse.csr_array((data, ZR.indices, ZR.indptr), shape=ZR.shape)
+        rows = np.repeat(W[:, 0, 0], np.diff(ZR.indptr))
+        WZRL = sparse.csr_array((rows * data, ZR.indices, ZR.indptr), shape=ZR.shape)
     A = ((L.T @ sums.RR @ L) - ZRL.T @ WZRL).toarray(order="F")
     A[np.diag_indices_from(A)] += 1.0
     factor, info = lapack.dpotrf(A, lower=1, overwrite_a=1, clean=0)
@@ -284,24 +301,11 @@ def pull_back_crossed(sums: Crossed, state: CrossedState, K_bar: np.ndarray) -> 
     F = state.F.reshape(J, q, m)
     W_bar = -np.einsum("jar,rs,jbs->jab", F, K_bar, F, optimize=True)
     if sums.pairs is not None:
-        # z' (Lambda A^-1 Lambda') z, by pairs of non-zero entries.
-        at = sums.pairs
-        scale = (
-            np.concatenate(
-                [
-                    np.full(part.stop - part.start, Lambda[0, 0])
-                    for part, Lambda in zip(rest_slices(sums), state.Lambdas, strict=True)
-                ]
-            )
-            if all(len(b) == 1 for b in state.Lambdas)
-            else None
-        )
-        if scale is None:
-            C = state.L @ (state.L @ state.inverse()).T
-            values = C[at.i, at.k]
-        else:
-            values = state.A_inverse[at.i, at.k] * scale[at.i] * scale[at.k]
-        W_bar[:, 0, 0] -= np.bincount(at.row, weights=at.weight * values, minlength=J)
+        # z' A^-1 z of every row of Z'Z_rest Lambda, by pairs of non-zero entries.
+        at, data = sums.pairs, state.ZRL.data
+        values = state.A_inverse.reshape(-1, order="F").take(at.place)
+        values *= at.twice * data[at.first] * data[at.second]
+        W_bar[:, 0, 0] -= np.bincount(at.row, weights=values, minlength=J)
     else:
         BE = state.ZRL @ state.inverse()
         for a in range(q):
