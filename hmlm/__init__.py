@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from hmlm.version import __version__
+from hmlm.version import __version__ as __version__
 
 _HOME = {
     "Model": "hmlm.model",
