@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def run_demo(
     from hmlm.model import Model
 
     mpl.use("Agg")
-    console = console or Console()
+    # Where the output is no terminal, as wide as the table of four fits needs.
+    console = console or Console(width=None if sys.stdout.isatty() else 132)
     output.mkdir(parents=True, exist_ok=True)
 
     heading(console, "The model")

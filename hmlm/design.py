@@ -273,6 +273,21 @@ def _check_population(
     return X[:, keep], tuple(terms[k] for k in keep), tuple(terms[k] for k in dependent)
 
 
+def group_blocks(design: Design) -> tuple[Block, ...]:
+    """Return a design's blocks; under complete pooling those that the formula would have made.
+
+    Every group has its totals under complete pooling too: those of the population.
+    """
+    if design.spec.pooling == "complete":
+        return _make_blocks(design.spec, design.data)
+    return design.blocks
+
+
+def find_block(design: Design, group: str) -> Block:
+    """Return the block of one grouping factor, under any pooling."""
+    return next(b for b in group_blocks(design) if b.group == group)
+
+
 def _make_blocks(spec: ModelSpec, data: GroupedData) -> tuple[Block, ...]:
     blocks = []
     for group in spec.groups:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from hmlm.design import Block, Design
+from hmlm.design import Block, Design, find_block, group_blocks
 from hmlm.errors import HmlmError
 from hmlm.linear import within_groups
 
@@ -136,20 +136,26 @@ def tidy_table(fit: Fit, prob: float = 0.95, groups: bool = True) -> pd.DataFram
         if name.startswith("b_") and (none or not groups):
             continue
         pieces.append(_rows(design, name, dims, fit.describe(name, prob)))
-    for block in design.blocks if groups else ():
-        dims = design.dims[f"b_{block.group}"]
+    for block in group_blocks(design) if groups else ():
         for kind in ("total", "line"):
             if kind == "line" and line_lead(design, block) is None:
                 continue
             name = f"{kind}_{block.group}"
-            pieces.append(_rows(design, name, dims, fit.describe(name, prob)))
+            dims = (block.group, f"{block.group}_term")
+            pieces.append(_rows(design, name, dims, fit.describe(name, prob), block))
     table = pd.concat([pd.DataFrame(p) for p in pieces], ignore_index=True)
     table["fit"] = fit.label
     table["prob"] = prob
     return table[list(TIDY_COLUMNS)]
 
 
-def _rows(design: Design, name: str, dims: tuple[str, ...], numbers: Numbers) -> dict[str, Any]:
+def _rows(
+    design: Design,
+    name: str,
+    dims: tuple[str, ...],
+    numbers: Numbers,
+    block: Block | None = None,
+) -> dict[str, Any]:
     prefix, _, group = name.partition("_")
     component = {"beta": "population", "b": "group"}.get(prefix, prefix)
     if not dims:
@@ -158,7 +164,7 @@ def _rows(design: Design, name: str, dims: tuple[str, ...], numbers: Numbers) ->
     keep: Any = slice(None)
     level: Any = ""
     if prefix == "cor":
-        block = next(b for b in design.blocks if b.group == group)
+        block = find_block(design, group)
         pairs = [
             (i, j)
             for part in block.slices
@@ -169,9 +175,9 @@ def _rows(design: Design, name: str, dims: tuple[str, ...], numbers: Numbers) ->
         keep = [i * q + j for i, j in pairs]
         term: Any = [f"{block.columns[i]}, {block.columns[j]}" for i, j in pairs]
     elif len(dims) == 2:
-        J, q = estimate.shape
-        level = np.repeat(np.asarray(design.coords[dims[0]], dtype=object), q)
-        term = list(design.coords[dims[1]]) * J
+        block = find_block(design, group) if block is None else block
+        level = np.repeat(np.asarray(block.levels, dtype=object), len(block.columns))
+        term = list(block.columns) * len(block.levels)
     elif len(dims) == 1:
         term = list(design.coords[dims[0]])
     else:

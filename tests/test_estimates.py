@@ -84,9 +84,16 @@ def test_totals_are_population_plus_group(sleepstudy_reml):
     assert "line" not in set(table["component"])  # the total is the line already
 
 
-def test_complete_pooling_has_no_rows_of_groups(sleepstudy_pooled):
+def test_complete_pooling_gives_every_group_the_population(sleepstudy_pooled):
     table = tidy(sleepstudy_pooled)
-    assert table["component"].tolist() == ["population", "population", "residual"]
+    assert table["component"].unique().tolist() == ["population", "residual", "total"]
+    population = rows(table, "population")
+    total = rows(table, "total")
+    assert len(total) == 36
+    for term, group in total.groupby("term"):
+        same = population[population["term"] == term].iloc[0]
+        assert np.allclose(group["estimate"], same["estimate"])
+        assert np.allclose(group["std_error"], same["std_error"])
     assert set(table["fit"]) == {"OLS (complete pooling)"}
 
 

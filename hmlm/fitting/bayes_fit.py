@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hmlm.default_priors import ResolvedPriors
-from hmlm.design import Block, Design
+from hmlm.design import Design, find_block
 from hmlm.estimates import Numbers, line_lead, tidy_table, total_lead
 from hmlm.fitting.diagnostics import convergence
 from hmlm.prediction import Groups, Kind, predict_bayes
@@ -128,18 +128,19 @@ class BayesFit:
             {"posterior": posterior, "sample_stats": stats, "observed_data": observed}
         )
 
-    def _block(self, group: str) -> Block:
-        return next(b for b in self.design.blocks if b.group == group)
-
     def _quantity(self, name: str) -> np.ndarray:
         """Draws of a variable, or of the totals or lines of a grouping factor."""
         kind, _, group = name.partition("_")
         if kind not in ("total", "line"):
             return self.variable(name)
-        effects = self.variable(f"b_{group}")
+        block = find_block(self.design, group)
+        if self.design.spec.pooling == "complete":
+            chains, n = self._parameters["sigma"].shape[:2]
+            effects = np.zeros((chains, n, len(block.levels), len(block.columns)))
+        else:
+            effects = self.variable(f"b_{group}")
         if self.design.spec.pooling == "none" or not self.design.terms:
             return effects
-        block = self._block(group)
         lead = line_lead(self.design, block) if kind == "line" else None
         beta = self.variable("beta")
         if lead is None:

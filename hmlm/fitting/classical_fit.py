@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from hmlm.design import Design
+from hmlm.design import Design, find_block
 from hmlm.errors import HmlmError
 from hmlm.estimates import Numbers, line_lead, tidy_table, total_lead
 from hmlm.fitting.parameters import chosen_parameters, interval_table
@@ -182,13 +182,19 @@ class ClassicalFit:
             if kind == "b":
                 value = np.where(self.effects[group].estimable, value, np.nan)
             return value, error, self.df if name == "beta" else np.inf
-        block = next(b for b in self.design.blocks if b.group == group)
-        effects = self.effects[group]
+        free = float(self.n_effective - self.n_parameters + 1)
         if self.design.spec.pooling == "none":
             value, error, _ = self._moments(f"b_{group}")
-            return value, error, float(self.n_effective - self.n_parameters + 1)
+            return value, error, free
+        block = find_block(self.design, group)
         line = line_lead(self.design, block) if kind == "line" else None
         select = total_lead(self.design, block) if line is None else line
+        if self.design.spec.pooling == "complete":
+            shape = (len(block.levels), *select.shape[-2:])
+            lead = np.broadcast_to(select, shape)
+            variance = np.einsum("jkp,pr,jkr->jk", lead, self.vcov, lead)
+            return lead @ self.estimates["beta"], np.sqrt(np.maximum(variance, 0.0)), free
+        effects = self.effects[group]
         value = effects.modes + select @ self.estimates.get("beta", np.empty(0))
         # Prediction error of beta_k + b_jk (Henderson 1975): conditional variance of b, plus what
         # the uncertainty of beta adds.

@@ -250,8 +250,16 @@ def draw_covariance(state: State, k: int, part: Part, rng: np.random.Generator) 
         density, log_det = _log_density(part, half)
         return density + 0.5 * (nu + s + 1 - J) * log_det
 
-    yes = state.accept(weight(new) - weight(L), rng)
+    yes = state.accept(_log_ratio(weight, new, L), rng)
     state.L[k][:, part.at, part.at] = np.where(yes[:, None, None], new, L)
+
+
+def _log_ratio(
+    weight: Callable[[np.ndarray], np.ndarray], new: np.ndarray, old: np.ndarray
+) -> np.ndarray:
+    """Return the difference of log weights, evaluated in one go."""
+    both = weight(np.concatenate([new, old]))
+    return both[: len(new)] - both[len(new) :]
 
 
 def _first_products(
@@ -333,7 +341,7 @@ def interweave(
                 return density + s * np.log(_sds(part, half)).sum(axis=1)
             return density + np.log(np.abs(np.diagonal(half, axis1=1, axis2=2))) @ order
 
-        yes = state.accept(weight(new) - weight(L), rng)
+        yes = state.accept(_log_ratio(weight, new, L), rng)
         change = np.where(yes[:, None], change, 0.0)[:, None, :, None]
         state.L[k][:, part.at, part.at] = np.where(yes[:, None, None], new, L)
         state.b[k][:, :, part.at] = b + (X @ change)[..., 0]
@@ -358,5 +366,5 @@ def draw_sigma(sums: GibbsSums, state: State, rng: np.random.Generator) -> None:
     square = ((v @ sums.MM) * v).sum(axis=1) + (b * (own - 2 * score)).sum(axis=(1, 2))
     new = np.sqrt(square / rng.chisquare(sums.n - 1, C))
     prior = sums.sigma_prior
-    yes = state.accept(log_prior(prior, new) - log_prior(prior, state.sigma), rng)
+    yes = state.accept(_log_ratio(lambda x: log_prior(prior, x), new, state.sigma), rng)
     state.sigma = np.where(yes, new, state.sigma)
