@@ -11,7 +11,7 @@ from typing import Any
 
 from hmlm import __version__
 
-METHODS = ("nuts", "reml", "ml", "ols")
+METHODS = ("nuts", "reml", "ml", "ols", "em", "gibbs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -156,17 +156,13 @@ def _read_table(name: str) -> Any:
 
 
 def _method(name: str, draws: int) -> Any:
+    import hmlm
+
     if name == "nuts":
-        from hmlm.fitting.nuts import NUTS
-
-        return NUTS(draws=draws, tune=draws, chains=4)
-    if name == "ols":
-        from hmlm.fitting.ols import OLS
-
-        return OLS()
-    from hmlm.fitting.maximum_likelihood import ML, REML
-
-    return REML() if name == "reml" else ML()
+        return hmlm.NUTS(draws=draws, tune=draws)
+    if name == "gibbs":
+        return hmlm.Gibbs(draws=draws)
+    return {"reml": hmlm.REML, "ml": hmlm.ML, "em": hmlm.EM, "ols": hmlm.OLS}[name]()
 
 
 def _datasets(arguments: argparse.Namespace) -> None:

@@ -127,6 +127,19 @@ class Design:
         return dims
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, in sentences: rows with missing values, and columns."""
+        notes = [self.data.missing_note] if self.data.n_dropped else []
+        if self.aliased and self.spec.pooling == "none":
+            notes.append(
+                "Left out because the groups' own coefficients repeat them: "
+                f"{listed(self.aliased)}."
+            )
+        elif self.aliased:
+            notes.append(f"Dropped because they depend on earlier columns: {listed(self.aliased)}.")
+        return tuple(notes)
+
+    @property
     def response(self) -> np.ndarray:
         """The outcome less the offset."""
         return self.y if self.offset is None else self.y - self.offset

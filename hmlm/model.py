@@ -180,7 +180,8 @@ class Model:
         Parameters
         ----------
         method : object, optional
-            `hmlm.NUTS()` (the default), `hmlm.REML()`, `hmlm.ML()` or `hmlm.OLS()`.
+            `hmlm.NUTS()` (the default), `hmlm.REML()`, `hmlm.ML()`, `hmlm.OLS()`, `hmlm.EM()` or
+            `hmlm.Gibbs()`.
         random_seed : int, optional
             Seed, for draws that can be had again.
         progressbar : bool

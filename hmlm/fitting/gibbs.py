@@ -185,9 +185,7 @@ class Gibbs:
             "Sampled by Gibbs steps, with Metropolis-Hastings steps for the priors of sds and "
             f"correlations ({rates.mean():.0%} accepted)."
         ]
-        if missing := design.data.missing_note:
-            notes.append(missing)
-        status = diagnose(dataset, {}, 0, notes)
+        status = diagnose(dataset, {}, 0, [*notes, *design.notes])
         problems = tuple(p.replace("hmlm.NUTS(", "hmlm.Gibbs(") for p in status.problems)
         return replace(status, problems=problems)
 

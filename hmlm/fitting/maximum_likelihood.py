@@ -268,11 +268,10 @@ def _status(
     point: ProfiledPoint,
     numbers: Mapping[str, float],
 ) -> Status:
-    missing = design.data.missing_note
     return Status(
         converged=not problems,
         problems=tuple(problems),
-        notes=(*notes, *singular, *([missing] if missing else [])),
+        notes=(*notes, *singular, *design.notes),
         numbers={
             "gradient": float(np.abs(point.gradient).max(initial=0.0)),
             "singular": float(bool(singular)),

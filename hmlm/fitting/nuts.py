@@ -247,8 +247,6 @@ class NUTS:
             raise KeyboardInterrupt("sampling was interrupted before every chain was complete")
         kept = ("diverging", "energy", "depth", "n_steps", "step_size", "logp", "tree_depth")
         stats = {k: sample_stats[k].to_numpy() for k in kept if k in sample_stats}
-        if note := design.data.missing_note:
-            notes.append(note)
         coords = {k: np.asarray(v, dtype=object) for k, v in design.coords.items()}
         dataset = xr.Dataset(
             {
@@ -261,7 +259,7 @@ class NUTS:
             design=design,
             method=self,
             priors=priors,
-            status=diagnose(dataset, stats, self.max_treedepth, notes),
+            status=diagnose(dataset, stats, self.max_treedepth, [*notes, *design.notes]),
             random_seed=seed,
             seconds=seconds,
             _parameters=parameters,

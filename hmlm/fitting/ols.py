@@ -78,12 +78,10 @@ def _finish(
     estimates = {"beta": beta, "sigma": np.array(np.sqrt(sigma2))}
     for group, effect in effects.items():
         estimates[f"b_{group}"] = effect.modes
-    if note := design.data.missing_note:
-        notes = (*notes, note)
     return ClassicalFit(
         design=design,
         method=OLS(),
-        status=Status(converged=True, notes=notes),
+        status=Status(converged=True, notes=(*notes, *design.notes)),
         estimates=estimates,
         vcov=sigma2 * unscaled,
         df=np.full(len(beta), float(n - rank)),
