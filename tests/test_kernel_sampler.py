@@ -100,3 +100,16 @@ def test_the_kernel_asked_for_what_it_does_not_cover_is_an_error(sleepstudy):
     model = hmlm.Model("Reaction ~ Days + (Days | Subject)", sleepstudy).with_pooling("none")
     with pytest.raises(HmlmError, match="does not cover"):
         model.fit(NUTS(engine="kernel"), progressbar=False)
+
+
+def test_effects_too_many_for_memory_are_left_out_and_said(kernel_fit, monkeypatch):
+    from dataclasses import replace
+
+    from hmlm.fitting import bayes_fit
+
+    monkeypatch.setattr(bayes_fit, "LARGEST_VARIABLE", 100_000)
+    fit = replace(kernel_fit, _kept={})
+    assert "b_Subject" not in fit.draws["posterior"]
+    with pytest.raises(HmlmError, match=r"b_Subject.*groups=False"):
+        fit.tidy()
+    assert len(fit.tidy(groups=False)) == 6

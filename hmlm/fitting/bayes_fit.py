@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pandas as pd
 
 from hmlm.default_priors import ResolvedPriors
 from hmlm.design import Design, find_block
+from hmlm.errors import HmlmError
 from hmlm.estimates import Numbers, line_lead, tidy_table, total_lead
 from hmlm.fitting.diagnostics import convergence
 from hmlm.prediction import Groups, Kind, predict_bayes
@@ -22,6 +24,10 @@ from hmlm.version import __version__
 if TYPE_CHECKING:
     import pymc as pm
     import xarray as xr
+
+
+LARGEST_VARIABLE = 2**28
+MOST_CHECKED = 5_000
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -78,7 +84,10 @@ class BayesFit:
 
     @property
     def draws(self) -> xr.DataTree:
-        """All draws, as the DataTree that ArviZ takes; the first access draws the group effects."""
+        """All draws, as the DataTree that ArviZ takes; the first access draws the group effects.
+
+        Effects of so many groups that their draws would take more than 2 GiB are left out.
+        """
         if "draws" not in self._kept:
             self._kept["draws"] = self._make_draws()
         draws: xr.DataTree = self._kept["draws"]
@@ -87,6 +96,12 @@ class BayesFit:
     def variable(self, name: str) -> np.ndarray:
         """Return the draws of one variable, shape (chains, draws, ...)."""
         if name not in self._parameters and name in self.design.dims:
+            if self._too_many(name):
+                size = self._size(name) * 8 / 2**30
+                raise HmlmError(
+                    f"the draws of '{name}' would take {size:,.0f} GiB. Draw fewer, as "
+                    "hmlm.NUTS(draws=100), or leave the groups out with groups=False."
+                )
             if "effects" not in self._kept:
                 assert self._draw_effects is not None
                 self._kept["effects"] = self._draw_effects()
@@ -94,13 +109,22 @@ class BayesFit:
             return effects[name]
         return self._parameters[name]
 
+    def _size(self, name: str) -> int:
+        """Return how many numbers the draws of one variable are."""
+        chains, n = self._parameters["sigma"].shape[:2]
+        return chains * n * math.prod(len(self.design.coords[d]) for d in self.design.dims[name])
+
+    def _too_many(self, name: str) -> bool:
+        """Whether group effects are too many for memory, so that `draws` leaves them out."""
+        return name not in self._parameters and self._size(name) > LARGEST_VARIABLE
+
     def _make_draws(self) -> xr.DataTree:
         import xarray as xr
 
         design = self.design
         chains, n = self._parameters["sigma"].shape[:2]
         base = {"chain": np.arange(chains), "draw": np.arange(n)}
-        dims = design.dims
+        dims = {name: d for name, d in design.dims.items() if not self._too_many(name)}
         used = {d for ds in dims.values() for d in ds}
         coords = {**base, **{d: _plain(v) for d, v in design.coords.items() if d in used}}
         attrs = {
@@ -148,20 +172,23 @@ class BayesFit:
         return effects + np.einsum("cdp,jqp->cdjq", beta, lead, optimize=True)
 
     def describe(self, name: str, prob: float) -> Numbers:
-        """Return mean, sd, interval and convergence of one variable, totals or lines."""
+        """Return mean, sd, interval and convergence of one variable, totals or lines.
+
+        Convergence is left blank for more than 5,000 numbers at once.
+        """
         key = f"{name} at {prob}"
         if key not in self._kept:
             draws = self._quantity(name)
             tails = np.quantile(draws, [0.5 - prob / 2, 0.5 + prob / 2], axis=(0, 1))
-            found = convergence(draws)
+            found = {} if draws[0, 0].size > MOST_CHECKED else convergence(draws)
             self._kept[key] = Numbers(
                 estimate=draws.mean(axis=(0, 1)),
                 std_error=draws.std(axis=(0, 1), ddof=1),
                 lower=tails[0],
                 upper=tails[1],
                 interval="eti",
-                ess_bulk=found["ess_bulk"],
-                r_hat=found["r_hat"],
+                ess_bulk=found.get("ess_bulk"),
+                r_hat=found.get("r_hat"),
             )
         numbers: Numbers = self._kept[key]
         return numbers

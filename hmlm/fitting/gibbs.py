@@ -15,6 +15,7 @@ from hmlm.design import Design
 from hmlm.errors import HmlmError
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.fitting.diagnostics import diagnose
+from hmlm.fitting.settings import check_seed, check_whole
 from hmlm.likelihoods.gibbs_steps import State, iterate, log_prior, start
 from hmlm.likelihoods.gibbs_sums import GibbsSums, make_gibbs_sums
 from hmlm.likelihoods.threads import one_blas_thread
@@ -81,10 +82,7 @@ class Gibbs:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        for name, least in SETTINGS_AT_LEAST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise HmlmError(f"{name} must be a whole number, at least {least}, not {value!r}.")
+        check_whole(self, SETTINGS_AT_LEAST)
 
     def __str__(self) -> str:
         """Return the name of the method."""
@@ -112,7 +110,7 @@ class Gibbs:
         """
         _check_design(design)
         priors = resolve_priors(design)
-        seed = _check_seed(random_seed)
+        seed = check_seed(random_seed)
         size = self.chains * self.draws * sum(len(b.levels) * len(b.columns) for b in design.blocks)
         if size > MOST_NUMBERS:
             raise HmlmError(
@@ -241,13 +239,3 @@ def _check_design(design: Design) -> None:
             "hmlm.Gibbs() samples models that pool partially, and this one does not: use "
             "hmlm.NUTS(), or add a group term such as (1 | group)."
         )
-
-
-def _check_seed(random_seed: int | None) -> int:
-    if random_seed is None:
-        return int(np.random.default_rng().integers(2**31))
-    if isinstance(random_seed, bool) or not isinstance(random_seed, (int, np.integer)):
-        raise HmlmError(f"random_seed must be a whole number or None, not {random_seed!r}.")
-    if random_seed < 0:
-        raise HmlmError(f"random_seed must not be negative: {random_seed}.")
-    return int(random_seed)

@@ -15,6 +15,7 @@ from hmlm.design import Design
 from hmlm.errors import HmlmError
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.fitting.diagnostics import diagnose
+from hmlm.fitting.settings import check_seed, check_whole
 from hmlm.likelihoods.gaussian import gaussian_sums
 from hmlm.likelihoods.optimum import best_point
 from hmlm.likelihoods.threads import one_blas_thread
@@ -76,12 +77,7 @@ class NUTS:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        for name, least in SETTINGS_AT_LEAST.items():
-            value = getattr(self, name)
-            if name == "cores" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise HmlmError(f"{name} must be a whole number, at least {least}, not {value!r}.")
+        check_whole(self, SETTINGS_AT_LEAST)
         if not 0 < self.target_accept < 1:
             raise HmlmError(
                 f"target_accept must lie between 0 and 1, such as 0.9, not {self.target_accept!r}."
@@ -108,7 +104,7 @@ class NUTS:
             Whether to show a progress bar.
         """
         priors = resolve_priors(design)
-        seed = _check_seed(random_seed)
+        seed = check_seed(random_seed)
         why_not = "engine='pymc'"
         if self.engine != "pymc":
             from hmlm.likelihoods.posterior import kernel_covers
@@ -267,13 +263,3 @@ class NUTS:
             _draw_effects=effects,
             _centered=centered,
         )
-
-
-def _check_seed(random_seed: int | None) -> int:
-    if random_seed is None:
-        return int(np.random.default_rng().integers(2**31))
-    if isinstance(random_seed, bool) or not isinstance(random_seed, (int, np.integer)):
-        raise HmlmError(f"random_seed must be a whole number or None, not {random_seed!r}.")
-    if random_seed < 0:
-        raise HmlmError(f"random_seed must not be negative: {random_seed}.")
-    return int(random_seed)
