@@ -18,6 +18,7 @@ import numpy as np
 LOG4 = log(4.0)
 HEADER = 16
 BLOCK = 10
+WIDE = 8  # matrices of so many columns are multiplied by BLAS
 LEVEL = 10
 # Header: 0 length, 1 shared designs, 2 n, 3 p, 4 blocks, 5 levels, then places in the buffer of:
 # 6 population priors, 7 their arguments (u0, P), 8 gamma (gamma0, C), 9 M'M, 10 block table,
@@ -107,19 +108,25 @@ def eliminate_group(S, L, q, A, H, W):  # type: ignore[no-untyped-def]
         W[1, 0] = W[0, 1]
         W[1, 1] = H[1, 0] * L[1, 0] + H[1, 1] * L[1, 1]
         return log(det)
-    for a in range(q):
-        for b in range(q):
-            acc = 0.0
-            for k in range(q):
-                acc += S[a, k] * L[k, b]
-            H[a, b] = acc
-    for a in range(q):
-        for b in range(a + 1):
-            acc = 0.0
-            for k in range(q):
-                acc += L[k, a] * H[k, b]
-            W[a, b] = acc
-        W[a, a] += 1.0
+    wide = q >= WIDE and A.shape[0] == q
+    if wide:
+        W[:, :] = np.dot(L.T, np.dot(S, L))
+        for a in range(q):
+            W[a, a] += 1.0
+    else:
+        for a in range(q):
+            for b in range(q):
+                acc = 0.0
+                for k in range(q):
+                    acc += S[a, k] * L[k, b]
+                H[a, b] = acc
+        for a in range(q):
+            for b in range(a + 1):
+                acc = 0.0
+                for k in range(q):
+                    acc += L[k, a] * H[k, b]
+                W[a, b] = acc
+            W[a, a] += 1.0
     half = 0.0
     for a in range(q):
         for b in range(a + 1):
@@ -147,6 +154,10 @@ def eliminate_group(S, L, q, A, H, W):  # type: ignore[no-untyped-def]
     for a in range(q):
         for b in range(a):
             A[b, a] = A[a, b]
+    if wide:
+        H[:, :] = np.dot(L, A)
+        W[:, :] = np.dot(H, L.T)
+        return 2.0 * half
     for a in range(q):
         for b in range(q):
             acc = 0.0
@@ -165,6 +176,10 @@ def eliminate_group(S, L, q, A, H, W):  # type: ignore[no-untyped-def]
 @nb.njit(nogil=True, error_model="numpy")
 def pull_group(S, W, H, Wbar, q, count, G, T):  # type: ignore[no-untyped-def]
     """Add 2 (I - S W) Wbar H + 2 count S H, the derivative by L, to G; T is scratch."""
+    if q >= WIDE and Wbar.shape[0] == q:
+        inner = Wbar - np.dot(S, np.dot(W, Wbar)) + count * S
+        G[:, :] += 2.0 * np.dot(inner, H)
+        return
     for a in range(q):
         for b in range(q):
             acc = 0.0
