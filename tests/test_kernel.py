@@ -85,9 +85,7 @@ def dense_log_posterior(posterior, x):
         total += sum(log_prior(p, v) for p, v in zip(priors.beta, centred, strict=True))
     for block in design.blocks:
         sd = parameters[f"sd_{block.group}"]
-        total += sum(
-            log_prior(p, s) + np.log(s) for p, s in zip(priors.sd[block.group], sd, strict=True)
-        )
+        total += sum(log_prior(p, s) for p, s in zip(priors.sd[block.group], sd, strict=True))
         for part in block.slices:
             size = part.stop - part.start
             if size > 1:
@@ -95,7 +93,29 @@ def dense_log_posterior(posterior, x):
                 eta = priors.cor[block.group].parameters["eta"]
                 total += (eta - 1) * np.linalg.slogdet(R)[1] + correlation_jacobian(R)
     sigma = parameters["sigma"]
-    return total + log_prior(priors.sigma, sigma) + np.log(sigma)
+    total += log_prior(priors.sigma, sigma) + np.log(sigma)
+    return total + sum(jacobian for _, jacobian in sds_and_jacobians(posterior, x))
+
+
+def sds_and_jacobians(posterior, x):
+    """Every sd of group effects, with log |d sd / d coordinate| by differences."""
+    at, found = len(posterior.beta0), []
+    for block, scales in zip(posterior.blocks, posterior.scales, strict=True):
+        for k, scale in enumerate(scales):
+            slope = (scale.value(x[at + k] + 1e-6) - scale.value(x[at + k] - 1e-6)) / 2e-6
+            found.append((abs(scale.value(x[at + k])), np.log(abs(slope))))
+        at += len(scales) + sum(s * (s - 1) // 2 for s in block.parts)
+    return found
+
+
+def set_correlations(posterior, x, value):
+    """Set the coordinates of all correlations."""
+    at = len(posterior.beta0)
+    for block, scales in zip(posterior.blocks, posterior.scales, strict=True):
+        at += len(scales)
+        n = sum(s * (s - 1) // 2 for s in block.parts)
+        x[at : at + n] = value
+        at += n
 
 
 def partial_coordinates(R):
@@ -152,6 +172,7 @@ def test_the_density_is_that_of_the_pymc_model(structure, datasets):
         parameters = posterior.parameters(x)
         means, log_density = conditional_effects(design, parameters)
         point, jacobian = pymc_point(model, design, parameters, means)
+        jacobian += sum(np.log(s) - own for s, own in sds_and_jacobians(posterior, x))
         differences.append(posterior.log_density(x)[0] + jacobian - (logp(point) - log_density))
     assert np.ptp(differences) < 1e-6 * abs(posterior.log_density(posterior.start)[0])
 
@@ -270,11 +291,12 @@ def test_odd_scales_of_a_predictor_do_not_change_the_likelihood(sleepstudy, scal
 
 
 def test_the_density_survives_the_edges(posterior):
-    """Variances of next to nothing, correlations next to one."""
+    """Variances of nothing and of very much, correlations next to one."""
     p = len(posterior.beta0)
-    for edge in (-30.0, 7.0):
+    for edge in (-30.0, 0.0, 30.0):
         x = posterior.start.copy()
-        x[p:-1] = edge
+        x[p:-1] = np.clip(edge, -5, 5) if edge else 0.0
+        set_correlations(posterior, x, edge)
         value, gradient = posterior.log_density(x)
         assert np.isfinite(value)
         assert np.isfinite(gradient).all()

@@ -93,7 +93,7 @@ def posterior_density(x, b, g):  # type: ignore[no-untyped-def]
     v[p] = 1.0
     # Residual sd.
     at = int(b[12])
-    sigma, dsigma, jac, djac = scale_from(b[at], b[at + 1], b[at + 2], x[dim - 1])
+    sigma, dsigma, jac, djac = scale_from(b[at], b[at + 1], b[at + 2], 0.0, x[dim - 1])
     value, slope = prior_logp(b[at], b[at + 1], b[at + 2], b[at + 3], sigma)
     lp += value + jac
     g_sigma = slope
@@ -116,13 +116,13 @@ def posterior_density(x, b, g):  # type: ignore[no-untyped-def]
         q, copies = int(b[t]), int(b[t + 1])
         at, x_at = int(b[t + 5]), int(b[t + 6])
         for a in range(q):
-            s, ds, jac, djac = scale_from(b[at], b[at + 1], b[at + 2], x[x_at + a])
-            value, slope = prior_logp(b[at], b[at + 1], b[at + 2], b[at + 3], s)
+            s, ds, jac, djac = scale_from(b[at], b[at + 1], b[at + 2], b[at + 4], x[x_at + a])
+            value, slope = prior_logp(b[at], b[at + 1], b[at + 2], b[at + 3], abs(s))
             lp += value + jac
-            g[x_at + a] += slope * ds + djac
+            g[x_at + a] += (slope if s >= 0.0 else -slope) * ds + djac
             sds[first + a] = s
             dsds[first + a] = ds
-            at += 4
+            at += 5
         z_at, start = x_at + q, first
         for part in range(int(b[t + 7])):
             width = int(b[int(b[t + 8]) + part])

@@ -239,6 +239,8 @@ def shared_designs(ZZ, pairs, counts, v, is2, L, Kv, G):  # type: ignore[no-unty
 def separate_groups(S, B, v, is2, L, Kv, G):  # type: ignore[no-untyped-def]
     """Integrate out one factor group by group; see `shared_designs`."""
     J, q, m = S.shape[0], S.shape[1], v.shape[0]
+    if q == 2:
+        return _separate_pairs(S, B, v, is2, L, Kv, G)
     A, H, W = np.empty((q, q)), np.empty((q, q)), np.empty((q, q))
     Wbar, T = np.empty((q, q)), np.empty((2 * q, q))
     r, w = np.empty(q), np.empty(q)
@@ -260,4 +262,49 @@ def separate_groups(S, B, v, is2, L, Kv, G):  # type: ignore[no-untyped-def]
             for i in range(m):
                 Kv[i] -= B[j, a, i] * w[a]
         pull_group(S[j], W, H, Wbar, q, 1.0, G, T)
+    return log_det
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def _separate_pairs(S, B, v, is2, L, Kv, G):  # type: ignore[no-untyped-def]
+    """Do what `separate_groups` does for two columns, with every matrix written out."""
+    J, m = S.shape[0], v.shape[0]
+    l00, l01, l10, l11 = L[0, 0], L[0, 1], L[1, 0], L[1, 1]
+    g00, g01, g10, g11 = 0.0, 0.0, 0.0, 0.0
+    log_det = 0.0
+    for j in range(J):
+        s00, s01, s11 = S[j, 0, 0], S[j, 0, 1], S[j, 1, 1]
+        t00, t01 = s00 * l00 + s01 * l10, s00 * l01 + s01 * l11
+        t10, t11 = s01 * l00 + s11 * l10, s01 * l01 + s11 * l11
+        a00 = 1.0 + l00 * t00 + l10 * t10
+        a01 = l00 * t01 + l10 * t11
+        a11 = 1.0 + l01 * t01 + l11 * t11
+        det = a00 * a11 - a01 * a01
+        log_det += log(det)
+        i00, i01, i11 = a11 / det, -a01 / det, a00 / det
+        h00, h01 = l00 * i00 + l01 * i01, l00 * i01 + l01 * i11
+        h10, h11 = l10 * i00 + l11 * i01, l10 * i01 + l11 * i11
+        w00 = h00 * l00 + h01 * l01
+        w01 = h00 * l10 + h01 * l11
+        w11 = h10 * l10 + h11 * l11
+        r0, r1 = 0.0, 0.0
+        for i in range(m):
+            r0 += B[j, 0, i] * v[i]
+            r1 += B[j, 1, i] * v[i]
+        w0, w1 = w00 * r0 + w01 * r1, w01 * r0 + w11 * r1
+        for i in range(m):
+            Kv[i] -= B[j, 0, i] * w0 + B[j, 1, i] * w1
+        # Wbar - S W Wbar + S with Wbar = -r r' / sigma^2, that is S (I + w r' / sigma^2) + Wbar.
+        c00 = s00 * (1.0 + w0 * r0 * is2) + s01 * w1 * r0 * is2 - r0 * r0 * is2
+        c01 = s00 * w0 * r1 * is2 + s01 * (1.0 + w1 * r1 * is2) - r0 * r1 * is2
+        c10 = s01 * (1.0 + w0 * r0 * is2) + s11 * w1 * r0 * is2 - r1 * r0 * is2
+        c11 = s01 * w0 * r1 * is2 + s11 * (1.0 + w1 * r1 * is2) - r1 * r1 * is2
+        g00 += c00 * h00 + c01 * h10
+        g01 += c00 * h01 + c01 * h11
+        g10 += c10 * h00 + c11 * h10
+        g11 += c10 * h01 + c11 * h11
+    G[0, 0] += 2.0 * g00
+    G[0, 1] += 2.0 * g01
+    G[1, 0] += 2.0 * g10
+    G[1, 1] += 2.0 * g11
     return log_det

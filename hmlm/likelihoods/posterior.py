@@ -11,7 +11,7 @@ import numpy as np
 from hmlm.design import Block, Design
 from hmlm.likelihoods.buffer import Buffer
 from hmlm.likelihoods.covariance import sds_and_correlations
-from hmlm.likelihoods.crossed import Crossed
+from hmlm.likelihoods.crossed import Crossed, rest_slices
 from hmlm.likelihoods.crossproducts import OneFactor
 from hmlm.likelihoods.gaussian import bases_of, blocks_of
 from hmlm.likelihoods.kernel import BLOCK, HEADER, LEVEL
@@ -23,6 +23,7 @@ from hmlm.likelihoods.sampled import (
     sampled_blocks,
     sampled_effects,
 )
+from hmlm.likelihoods.scales import Scale, make_scale, resolutions
 from hmlm.likelihoods.tree import Tree
 from hmlm.priors import Prior
 
@@ -46,10 +47,10 @@ class Posterior:
         Population coefficients at coordinate zero.
     beta_map : ndarray, shape (p, p)
         ``beta = beta0 + beta_map @ x[:p]``.
-    sd_priors : tuple of tuple of Prior
-        For each block, the priors of its sds.
-    sigma_prior : Prior
-        Prior of the residual sd.
+    scales : tuple of tuple of Scale
+        For each block, how its sds depend on their coordinates.
+    sigma : Scale
+        The same for the residual sd.
     start : ndarray, shape (dim,)
         Where sampling starts: the REML estimate, kept off the edges.
     sampled : tuple of SampledBlock
@@ -61,8 +62,8 @@ class Posterior:
     buffer: np.ndarray
     beta0: np.ndarray
     beta_map: np.ndarray
-    sd_priors: tuple[tuple[Prior, ...], ...]
-    sigma_prior: Prior
+    scales: tuple[tuple[Scale, ...], ...]
+    sigma: Scale
     start: np.ndarray
     sampled: tuple[SampledBlock, ...] = ()
 
@@ -96,36 +97,21 @@ class Posterior:
         found = {"beta": self.beta0 + x[..., :p] @ self.beta_map.T}
         at = p
         factors = {}
-        for block, priors in zip(self.blocks, self.sd_priors, strict=True):
+        for block, scales in zip(self.blocks, self.scales, strict=True):
             q = len(block.columns)
-            found[f"sd_{block.group}"] = np.stack(
-                [_scale(prior, x[..., at + k]) for k, prior in enumerate(priors)], axis=-1
-            )
+            signed = np.stack([s.value(x[..., at + k]) for k, s in enumerate(scales)], axis=-1)
+            found[f"sd_{block.group}"] = np.abs(signed)
             at += q
             n_z = sum(s * (s - 1) // 2 for s in block.parts)
             L = correlation_factors(x[..., at : at + n_z], block.parts)
             if block.correlated:
-                found[f"cor_{block.group}"] = L @ np.swapaxes(L, -1, -2)
-            factors[block.group] = found[f"sd_{block.group}"][..., :, None] * L
+                turned = np.where(signed < 0, -1.0, 1.0)[..., :, None] * L
+                found[f"cor_{block.group}"] = turned @ np.swapaxes(turned, -1, -2)
+            factors[block.group] = signed[..., :, None] * L
             at += n_z
         found |= sampled_effects(self.sampled, x, factors)
-        found["sigma"] = _scale(self.sigma_prior, x[..., -1])
+        found["sigma"] = self.sigma.value(x[..., -1])
         return {name: found[name] for name in self.design.dims if name in found}
-
-
-def _scale(prior: Prior, x: np.ndarray) -> np.ndarray:
-    if prior.name == "uniform":
-        lower, upper = prior.parameters["lower"], prior.parameters["upper"]
-        return lower + (upper - lower) / (1.0 + np.exp(-x))
-    return np.exp(x)
-
-
-def _unscale(prior: Prior, value: float) -> float:
-    if prior.name == "uniform":
-        lower, upper = prior.parameters["lower"], prior.parameters["upper"]
-        share = min(max((value - lower) / (upper - lower), 0.05), 0.95)
-        return float(np.log(share / (1 - share)))
-    return float(np.log(value))
 
 
 def correlation_factors(z: np.ndarray, parts: tuple[int, ...]) -> np.ndarray:
@@ -225,16 +211,20 @@ def pack(
     table[10], table[11] = HEADER, HEADER + BLOCK * len(blocks)
     assert priors.sigma is not None
     table[12] = out.add(_encode(priors.sigma))
+    information = _information(sums)
     places = {id(b): (ell, first, copies) for ell, first, copies, b in _block_places(sums, blocks)}
     at = p
     start: list[float] = [0.0] * p
+    scales = []
     sigma = float(np.sqrt(point.sigma2))
     for k, (block, T, part, shape) in enumerate(
         zip(blocks, bases_of(sums), split_theta(theta, sums), shapes_of(sums), strict=True)
     ):
         ell, first, copies = places[id(block)]
         row = HEADER + BLOCK * k
-        sd_priors = priors.sd[block.group]
+        told = resolutions(T, information[k], sigma, len(block.levels))
+        own = [make_scale(pr, r) for pr, r in zip(priors.sd[block.group], told, strict=True)]
+        scales.append(tuple(own))
         eta = priors.cor[block.group].parameters["eta"] if block.correlated else 1.0
         table[row : row + BLOCK] = [
             len(block.columns),
@@ -242,13 +232,13 @@ def pack(
             ell,
             first,
             out.add(np.linalg.inv(T)),
-            out.add(np.array([_encode(prior) for prior in sd_priors])),
+            out.add(np.array([scale.encode() for scale in own])),
             at,
             len(block.parts),
             out.add(np.array(block.parts)),
             eta,
         ]
-        begin = _start(block, T @ shape.unpack(part) * sigma, T, sigma, sd_priors)
+        begin = _start(block, T @ shape.unpack(part) * sigma, T, sigma, own)
         start += begin
         at += len(begin)
     sampled: list[SampledBlock] = []
@@ -258,7 +248,7 @@ def pack(
         sampled, x = sampled_blocks(sums, point, Lambdas, at, centred)
         table[15] = pack_sampled(out, sums, sampled)
         start += x.tolist()
-    start.append(_unscale(priors.sigma, sigma))
+    start.append(Scale(prior=priors.sigma).coordinate(sigma))
     for ell, level in enumerate(levels):
         row = int(table[11]) + LEVEL * ell
         table[row : row + len(level)] = [v if isinstance(v, int) else out.add(v) for v in level]
@@ -270,8 +260,8 @@ def pack(
         buffer=out.finish(table),
         beta0=beta0,
         beta_map=beta_map,
-        sd_priors=tuple(tuple(priors.sd[b.group]) for b in blocks),
-        sigma_prior=priors.sigma,
+        scales=tuple(scales),
+        sigma=Scale(prior=priors.sigma),
         start=np.array(start),
         sampled=tuple(sampled),
     )
@@ -356,17 +346,42 @@ def _block_places(sums: GaussianSums, blocks: list[Block]) -> list[tuple[int, in
     return found
 
 
+def _information(sums: GaussianSums) -> list[np.ndarray]:
+    """Average information about the effects of every block, in the order of the blocks."""
+    if isinstance(sums, OneFactor):
+        shares = sums.count / sums.count.sum()
+        return [shares @ np.diagonal(sums.ZZ, axis1=1, axis2=2)]
+    if isinstance(sums, Crossed):
+        diagonal = sums.RR.diagonal()
+        return [
+            np.diagonal(sums.S, axis1=1, axis2=2).mean(axis=0),
+            *(
+                diagonal[part].reshape(len(b.levels), -1).mean(axis=0)
+                for b, part in zip(sums.rest, rest_slices(sums), strict=True)
+            ),
+        ]
+    found = []
+    for level in sums.levels:
+        average = np.diagonal(level.S, axis1=1, axis2=2).mean(axis=0)
+        first = 0
+        for block, copies in zip(level.blocks, level.copies, strict=True):
+            size = copies * len(block.columns)
+            found.append(average[first : first + size].reshape(copies, -1).mean(axis=0))
+            first += size
+    return found
+
+
 def _start(
     block: Block,
     half: np.ndarray,
     T: np.ndarray,
     sigma: float,
-    priors: tuple[Prior, ...],
+    scales: list[Scale],
 ) -> list[float]:
     """Coordinates of one block at an estimate, kept off zero and off perfect correlation."""
     sd, cor = sds_and_correlations(half @ half.T)
     floor = 0.1 * sigma * np.abs(np.diagonal(T))
-    out = [_unscale(prior, max(s, f)) for prior, s, f in zip(priors, sd, floor, strict=True)]
+    out = [c.coordinate(max(s, f)) for c, s, f in zip(scales, sd, floor, strict=True)]
     for part in block.slices:
         size = part.stop - part.start
         R = 0.8 * np.nan_to_num(cor[part, part]) + 0.2 * np.eye(size)

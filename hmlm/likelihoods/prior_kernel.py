@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import exp, log
+from math import cosh, exp, log, sinh
 from types import MappingProxyType
 
 import numba as nb
@@ -74,8 +74,14 @@ def prior_logp(code, a, b, c, x):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, error_model="numpy")
-def scale_from(code, a, b, x):  # type: ignore[no-untyped-def]
-    """Return a scale, its derivative by the coordinate, the log Jacobian and its derivative."""
+def scale_from(code, a, b, turn, x):  # type: ignore[no-untyped-def]
+    """Return a scale, its derivative by the coordinate, the log Jacobian and its derivative.
+
+    The scale has a sign where it goes through zero; see `hmlm.likelihoods.scales`.
+    """
+    if turn > 0.0:
+        s, c = sinh(x), cosh(x)
+        return turn * s, turn * c, log(c), s / c
     if code == 7:
         u = 1.0 / (1.0 + exp(-x))
         width = b - a
