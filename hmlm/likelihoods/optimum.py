@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize
 
+from hmlm.likelihoods.crossproducts import OneFactor
 from hmlm.likelihoods.profiled import GaussianSums, ProfiledPoint, profiled_deviance, shapes_of
 
 SINGULAR = 1e-4
@@ -46,6 +47,8 @@ def best_point(
     bounds = [(0.0, None) if d else (None, None) for d in diagonal]
     best: tuple[ProfiledPoint, np.ndarray, str] | None = None
     starts = [np.where(diagonal, size, 0.0) for size in (1.0, 0.2)]
+    if start is None and isinstance(sums, OneFactor):
+        start = moment_start(sums)
     if start is not None:
         starts = [np.where(diagonal, np.maximum(start, 0.1), start), starts[0]]
     for first in starts:
@@ -81,3 +84,35 @@ def best_point(
             break
     assert best is not None
     return best
+
+
+def moment_start(sums: OneFactor) -> np.ndarray | None:
+    """Estimate theta by moments from the coefficients of every group fitted alone.
+
+    Their covariance, less sigma^2 times the average of (Z'Z)^-1, estimates D; in balanced data
+    that is the REML estimate itself (Swamy 1970).
+
+    Returns
+    -------
+    ndarray or None
+        Free entries of Lambda; None where some group does not determine its coefficients.
+    """
+    J, q, m = sums.ZM.shape
+    free = sums.n - J * q
+    smallest = np.linalg.eigvalsh(sums.ZZ)[:, 0]
+    if free <= 0 or J <= q or not (smallest > 1e-6 * np.trace(sums.ZZ, axis1=1, axis2=2)).all():
+        return None
+    r = sums.ZM[:, :, m - 1]
+    inverse = np.linalg.inv(sums.ZZ)
+    b = np.einsum("jab,jb->ja", inverse[sums.which], r)
+    sigma2 = float(sums.MM[-1, -1] - (b * r).sum()) / free
+    if not sigma2 > 0:
+        return None
+    average = np.tensordot(sums.count / J, inverse, axes=1)
+    D = b.T @ b / (J - 1) / sigma2 - average
+    mask = np.zeros((q, q))
+    mask[sums.shape.rows, sums.shape.columns] = 1.0
+    values, vectors = np.linalg.eigh(D * np.maximum(mask, mask.T))
+    floor = 0.01 * np.diagonal(average).mean()
+    D = (vectors * np.maximum(values, floor)) @ vectors.T
+    return sums.shape.pack(np.linalg.cholesky(D))
