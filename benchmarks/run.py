@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,23 +30,35 @@ sys.path.insert(0, str(HERE))
 from tasks import GROUPS, MODELS, POSTERIOR, REML, table  # noqa: E402
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL")}
-OPENBLAS = "/usr/lib/*/openblas-pthread/libblas.so.3"
+# Debian's libraries: R takes those that are installed last unless others are preloaded by name.
+BLAS = {
+    "lme4, reference BLAS": ("blas/libblas.so.3", "lapack/liblapack.so.3"),
+    "lme4, OpenBLAS": ("openblas-pthread/libblas.so.3", "openblas-pthread/liblapack.so.3"),
+}
 CONSOLE = Console(width=110)
 
 
 def run(command: Sequence[str], timeout: float, **extra: str) -> dict[str, Any] | str:
     """Run a worker; return its figures, or in words how it failed."""
     environment = {**os.environ, **ONE_THREAD, **extra}
+    worker = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
-        )
+        out, err = worker.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
+        os.killpg(worker.pid, signal.SIGKILL)  # its chains run in processes of their own
+        worker.communicate()
         return f"more than {timeout:.0f} s"
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines()
+    if worker.returncode:
+        lines = (err or out).strip().splitlines()
         return f"failed: {lines[-1][:60]}" if lines else "failed"
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
     return found
 
 
@@ -133,15 +146,18 @@ def posterior(repeats: int) -> None:
 def reml(repeats: int) -> None:
     """Seconds of REML, formula and frame included."""
     rows = []
-    open_blas = next((str(p) for p in Path("/").glob(OPENBLAS[1:])), "")
+    libraries = {
+        label: [str(p) for name in names for p in Path("/usr/lib").glob(f"*/{name}")]
+        for label, names in BLAS.items()
+    }
     for name in REML:
         n = repeats if name == "insteval" else 10 * repeats
         found = {"hmlm": hmlm("reml", name, n), "mixedlm": peer("mixedlm", name, n)}
         if name == "sleepstudy":
             found["statsmodels"] = peer("statsmodels", name, n)
-        found["lme4, reference BLAS"] = r_peer("lmer", name, 1, 600)
-        if open_blas:
-            found["lme4, OpenBLAS"] = r_peer("lmer", name, 1, 600, LD_PRELOAD=open_blas)
+        for label, paths in libraries.items():
+            if len(paths) == len(BLAS[label]):
+                found[label] = r_peer("lmer", name, 1, 600, LD_PRELOAD=":".join(paths))
         for package, f in found.items():
             ours = found["hmlm"]
             both = isinstance(f, dict) and isinstance(ours, dict)
