@@ -9,7 +9,7 @@ import numpy as np
 from hmlm.design import Design
 from hmlm.errors import DataError, HmlmError, counted
 from hmlm.fitting.classical_fit import ClassicalFit, GroupEffects
-from hmlm.likelihoods.crossproducts import population_basis
+from hmlm.likelihoods.crossproducts import population_basis, sum_log_weights
 from hmlm.linear import dependent_columns, within_groups
 from hmlm.status import Status
 
@@ -72,7 +72,7 @@ def _finish(
             "residual: pool partially, use fewer group columns or add rows."
         )
     sigma2 = rss / (n - rank)
-    log_weights = 0.0 if design.weights is None else float(np.log(design.weights).sum())
+    log_weights = sum_log_weights(design)
     with np.errstate(divide="ignore"):
         log_likelihood = -0.5 * n * (np.log(2 * np.pi * rss / n) + 1) + 0.5 * log_weights
     estimates = {"beta": beta, "sigma": np.array(np.sqrt(sigma2))}

@@ -16,11 +16,16 @@ from scipy.linalg import blas, lapack
 from hmlm.design import Block, Design
 from hmlm.likelihoods.covariance import (
     CovarianceShape,
-    condition,
     covariance_shape,
     factor_groups,
 )
-from hmlm.likelihoods.crossproducts import PopulationBasis, group_sums, population_basis
+from hmlm.likelihoods.crossproducts import (
+    PopulationBasis,
+    conditioned,
+    group_products,
+    population_basis,
+    sum_log_weights,
+)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -124,26 +129,14 @@ def make_crossed(design: Design, fine: Block, rest: tuple[Block, ...]) -> Crosse
     """Sum a design with crossed factors."""
     basis = population_basis(design)
     M = np.column_stack([basis.Q, basis.residual])
-    root = basis.root_weights
-
-    def conditioned(block: Block) -> tuple[np.ndarray, np.ndarray]:
-        T = condition(block).T
-        Z = block.Z @ T
-        return (Z if root is None else root[:, None] * Z), T
-
-    Z, T = conditioned(fine)
+    Z, T = conditioned(fine, basis)
     n, q = Z.shape
-    J, m = len(fine.levels), M.shape[1]
-    S, ZM = np.empty((J, q, q)), np.empty((J, q, m))
-    for a in range(q):
-        for b in range(a + 1):
-            S[:, a, b] = S[:, b, a] = group_sums(fine.index, Z[:, a] * Z[:, b], J)
-        for r in range(m):
-            ZM[:, a, r] = group_sums(fine.index, Z[:, a] * M[:, r], J)
+    J = len(fine.levels)
+    S, ZM = group_products(fine.index, Z, M, J)
     fine_matrix = _sparse(Z, fine.index, J)
     pieces, bases = [], []
     for block in rest:
-        Zk, Tk = conditioned(block)
+        Zk, Tk = conditioned(block, basis)
         pieces.append(_sparse(Zk, block.index, len(block.levels)))
         bases.append(Tk)
     rest_matrix = sparse.csr_array(sparse.hstack(pieces, format="csr"))
@@ -166,7 +159,7 @@ def make_crossed(design: Design, fine: Block, rest: tuple[Block, ...]) -> Crosse
         RR=sparse.csr_array(rest_matrix.T @ rest_matrix),
         RM=rest_matrix.T @ M,
         MM=M.T @ M,
-        sum_log_weights=0.0 if design.weights is None else float(np.log(design.weights).sum()),
+        sum_log_weights=sum_log_weights(design),
         pairs=row_pairs(ZR) if few else None,
     )
 

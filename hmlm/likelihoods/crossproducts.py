@@ -155,22 +155,39 @@ def group_sums(index: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarr
     return np.bincount(index, weights=values, minlength=n_groups)
 
 
+def conditioned(block: Block, basis: PopulationBasis) -> tuple[np.ndarray, np.ndarray]:
+    """Return a block's Z in the conditioned basis, weighted, and the change of basis T."""
+    T = condition(block).T
+    Z = block.Z @ T
+    return (Z if basis.root_weights is None else basis.root_weights[:, None] * Z), T
+
+
+def group_products(
+    index: np.ndarray, Z: np.ndarray, M: np.ndarray, n_groups: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return Z'Z, shape (J, q, q), and Z'M, shape (J, q, m), of every group."""
+    q, m = Z.shape[1], M.shape[1]
+    ZZ, ZM = np.empty((n_groups, q, q)), np.empty((n_groups, q, m))
+    for a in range(q):
+        for b in range(a + 1):
+            ZZ[:, a, b] = ZZ[:, b, a] = group_sums(index, Z[:, a] * Z[:, b], n_groups)
+        for r in range(m):
+            ZM[:, a, r] = group_sums(index, Z[:, a] * M[:, r], n_groups)
+    return ZZ, ZM
+
+
+def sum_log_weights(design: Design) -> float:
+    """Return the sum of the logarithms of the weights; zero where there are none."""
+    return 0.0 if design.weights is None else float(np.log(design.weights).sum())
+
+
 def one_factor(design: Design, block: Block) -> OneFactor:
     """Sum a design with one grouping factor."""
     basis = population_basis(design)
-    T = condition(block).T
-    Z = block.Z @ T
-    if basis.root_weights is not None:
-        Z = basis.root_weights[:, None] * Z
+    Z, T = conditioned(block, basis)
     M = np.column_stack([basis.Q, basis.residual])
     J, q, m = len(block.levels), Z.shape[1], M.shape[1]
-    ZZ = np.empty((J, q, q))
-    ZM = np.empty((J, q, m))
-    for a in range(q):
-        for b in range(a + 1):
-            ZZ[:, a, b] = ZZ[:, b, a] = group_sums(block.index, Z[:, a] * Z[:, b], J)
-        for r in range(m):
-            ZM[:, a, r] = group_sums(block.index, Z[:, a] * M[:, r], J)
+    ZZ, ZM = group_products(block.index, Z, M, J)
     distinct, which = share(ZZ)
     G = len(distinct)
     sharing_pays = G * q * m <= J
@@ -192,7 +209,7 @@ def one_factor(design: Design, block: Block) -> OneFactor:
         which=which,
         count=np.bincount(which, minlength=G).astype(float),
         pairs=np.swapaxes(outer.reshape(-1, q, m, q, m), 2, 3).reshape(-1, m * m),
-        sum_log_weights=0.0 if design.weights is None else float(np.log(design.weights).sum()),
+        sum_log_weights=sum_log_weights(design),
     )
 
 

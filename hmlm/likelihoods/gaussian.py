@@ -7,7 +7,12 @@ import numpy as np
 from hmlm.design import Block, Design
 from hmlm.likelihoods.covariance import sds_and_correlations
 from hmlm.likelihoods.crossed import Crossed, make_crossed
-from hmlm.likelihoods.crossproducts import OneFactor, one_factor, population_basis
+from hmlm.likelihoods.crossproducts import (
+    OneFactor,
+    one_factor,
+    population_basis,
+    sum_log_weights,
+)
 from hmlm.likelihoods.profiled import GaussianSums, shapes_of, split_theta
 from hmlm.likelihoods.structure import find_structure
 from hmlm.likelihoods.tree import Level, Tree, make_tree
@@ -36,8 +41,9 @@ def no_factor(design: Design) -> Tree:
     """Sum a design without group effects."""
     basis = population_basis(design)
     M = np.column_stack([basis.Q, basis.residual])
-    log_weights = 0.0 if design.weights is None else float(np.log(design.weights).sum())
-    return Tree(n=len(M), basis=basis, levels=(), MM=M.T @ M, sum_log_weights=log_weights)
+    return Tree(
+        n=len(M), basis=basis, levels=(), MM=M.T @ M, sum_log_weights=sum_log_weights(design)
+    )
 
 
 def one_level(sums: OneFactor, block: Block) -> OneFactor | Tree:

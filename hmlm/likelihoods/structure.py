@@ -66,15 +66,13 @@ def find_structure(design: Design) -> Structure:
     one is nested in, whether or not the formula says so with ``/``.
     """
     blocks = sorted(design.blocks, key=lambda b: -len(b.levels) * len(b.columns))
-    best: tuple[list[Block], list[np.ndarray]] = ([], [])
     chain, parents = [blocks[0]], []
     for block in sorted(blocks[1:], key=lambda b: -len(b.levels)):
         parent = parent_of(chain[-1], block)
         if parent is not None:
             chain.append(block)
             parents.append(parent)
-    best = (chain, parents)
-    inside = {b.group for b in best[0]}
+    inside = {b.group for b in chain}
     rest = tuple(b for b in design.blocks if b.group not in inside)
-    last = np.zeros(len(best[0][-1].levels), dtype=np.int64)
-    return Structure(chain=tuple(best[0]), parents=(*best[1], last), rest=rest)
+    last = np.zeros(len(chain[-1].levels), dtype=np.int64)
+    return Structure(chain=tuple(chain), parents=(*parents, last), rest=rest)

@@ -14,11 +14,16 @@ from hmlm.design import Block, Design
 from hmlm.likelihoods.classes import Classes, make_classes
 from hmlm.likelihoods.covariance import (
     CovarianceShape,
-    condition,
     covariance_shape,
     factor_groups,
 )
-from hmlm.likelihoods.crossproducts import PopulationBasis, group_sums, population_basis
+from hmlm.likelihoods.crossproducts import (
+    PopulationBasis,
+    conditioned,
+    group_products,
+    population_basis,
+    sum_log_weights,
+)
 from hmlm.likelihoods.structure import Structure
 
 
@@ -123,31 +128,23 @@ def make_tree(design: Design, structure: Structure) -> Tree:
     """Sum a design with nested factors and a small number of crossed effects."""
     basis = population_basis(design)
     M = np.column_stack([basis.Q, basis.residual])
-    groups: list[tuple[tuple[Block, ...], np.ndarray, np.ndarray, int]] = []
-    root = basis.root_weights
-
-    def conditioned(block: Block) -> tuple[np.ndarray, np.ndarray]:
-        T = condition(block).T
-        Z = block.Z @ T
-        return (Z if root is None else root[:, None] * Z), T
-
+    groups: list[tuple[tuple[Block, ...], np.ndarray, int]] = []
     values: list[np.ndarray] = []
     bases: list[tuple[np.ndarray, ...]] = []
     for block in structure.chain:
-        Z, T = conditioned(block)
-        groups.append(((block,), block.index, np.array([len(block.columns)]), len(block.levels)))
+        Z, T = conditioned(block, basis)
+        groups.append(((block,), block.index, len(block.levels)))
         values.append(Z)
         bases.append((T,))
-    dense: np.ndarray | None = None
     if structure.rest:
         pieces, rest_bases = [], []
         for block in structure.rest:
-            Z, T = conditioned(block)
+            Z, T = conditioned(block, basis)
             pieces.append(_indicators(Z, block.index, len(block.levels)))
             rest_bases.append(T)
         dense = np.column_stack(pieces)
         zero = np.zeros(len(M), dtype=np.int64)
-        groups.append((structure.rest, zero, np.array([dense.shape[1]]), 1))
+        groups.append((structure.rest, zero, 1))
         values.append(dense)
         bases.append(tuple(rest_bases))
     levels = []
@@ -167,20 +164,14 @@ def make_tree(design: Design, structure: Structure) -> Tree:
         sorted_parent[ell] = up[orders[ell]]
         position[ell] = np.empty(len(up), dtype=np.int64)
         position[ell][orders[ell]] = np.arange(len(up))
-    for ell, (blocks, index, _, J) in enumerate(groups):
+    for ell, (blocks, index, J) in enumerate(groups):
         Z = values[ell]
         outer = np.column_stack([*values[ell + 1 :], M])
         at = position[ell][index]
-        q, m = Z.shape[1], outer.shape[1]
-        S, B = np.empty((J, q, q)), np.empty((J, q, m))
         if J == 1:
-            S[0], B[0] = Z.T @ Z, Z.T @ outer
+            S, B = (Z.T @ Z)[None], (Z.T @ outer)[None]
         else:
-            for a in range(q):
-                for b in range(a + 1):
-                    S[:, a, b] = S[:, b, a] = group_sums(at, Z[:, a] * Z[:, b], J)
-                for c in range(m):
-                    B[:, a, c] = group_sums(at, Z[:, a] * outer[:, c], J)
+            S, B = group_products(at, Z, outer, J)
         parent = sorted_parent[ell]
         levels.append(
             Level(
@@ -200,7 +191,7 @@ def make_tree(design: Design, structure: Structure) -> Tree:
         basis=basis,
         levels=tuple(levels),
         MM=M.T @ M,
-        sum_log_weights=0.0 if design.weights is None else float(np.log(design.weights).sum()),
+        sum_log_weights=sum_log_weights(design),
     )
 
 
