@@ -13,6 +13,8 @@ _HOME = {
     "NUTS": "hmlm.fitting.nuts",
     "Gibbs": "hmlm.fitting.gibbs",
     "OLS": "hmlm.fitting.ols",
+    "GLM": "hmlm.fitting.irls",
+    "Laplace": "hmlm.fitting.laplace",
     "ML": "hmlm.fitting.maximum_likelihood",
     "REML": "hmlm.fitting.maximum_likelihood",
     "EM": "hmlm.fitting.em",
@@ -33,6 +35,7 @@ _HOME = {
 
 __all__ = [
     "EM",
+    "GLM",
     "ML",
     "NUTS",
     "OLS",
@@ -41,6 +44,7 @@ __all__ = [
     "ClassicalFit",
     "Comparison",
     "Gibbs",
+    "Laplace",
     "Model",
     "Prior",
     "bootstrap_fit",
@@ -64,6 +68,8 @@ if TYPE_CHECKING:
     from hmlm.fitting.classical_fit import ClassicalFit
     from hmlm.fitting.em import EM
     from hmlm.fitting.gibbs import Gibbs
+    from hmlm.fitting.irls import GLM
+    from hmlm.fitting.laplace import Laplace
     from hmlm.fitting.maximum_likelihood import ML, REML
     from hmlm.fitting.nuts import NUTS
     from hmlm.fitting.ols import OLS

@@ -11,7 +11,7 @@ from typing import Any
 
 from hmlm import __version__
 
-METHODS = ("nuts", "reml", "ml", "ols", "em", "gibbs")
+METHODS = ("nuts", "reml", "ml", "ols", "em", "gibbs", "laplace", "glm")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,11 +78,13 @@ def _parser() -> argparse.ArgumentParser:
         "--method", choices=METHODS, default="nuts", help="how to fit (default: %(default)s)"
     )
     fit.add_argument("--family", default="gaussian", help="of the outcome (default: %(default)s)")
+    fit.add_argument("--link", help="of the family (default: the family's own)")
+    fit.add_argument("--se", metavar="COLUMN", help="column of known standard errors")
     fit.add_argument(
         "--pooling",
         choices=("partial", "complete", "none"),
         help="let groups share a distribution, ignore them, or fit each on its own "
-        "(default: partial; complete with --method ols)",
+        "(default: partial; complete with --method ols or glm)",
     )
     fit.add_argument("--weights", metavar="COLUMN", help="column of weights")
     _add_sampling(fit, seed=None)
@@ -129,8 +131,16 @@ def _fit(arguments: argparse.Namespace) -> None:
     from hmlm.model import Model
 
     data = _read_table(arguments.data)
-    model = Model(arguments.formula, data, family=arguments.family, weights=arguments.weights)
-    pooling = arguments.pooling or ("complete" if arguments.method == "ols" else "partial")
+    model = Model(
+        arguments.formula,
+        data,
+        family=arguments.family,
+        link=arguments.link,
+        weights=arguments.weights,
+        se=arguments.se,
+    )
+    ignores = arguments.method in ("ols", "glm")
+    pooling = arguments.pooling or ("complete" if ignores else "partial")
     fit = model.with_pooling(pooling).fit(
         _method(arguments.method, arguments.draws), random_seed=arguments.seed
     )
@@ -162,7 +172,8 @@ def _method(name: str, draws: int) -> Any:
         return hmlm.NUTS(draws=draws, tune=draws)
     if name == "gibbs":
         return hmlm.Gibbs(draws=draws)
-    return {"reml": hmlm.REML, "ml": hmlm.ML, "em": hmlm.EM, "ols": hmlm.OLS}[name]()
+    methods = {"reml": hmlm.REML, "ml": hmlm.ML, "em": hmlm.EM, "ols": hmlm.OLS}
+    return (methods | {"laplace": hmlm.Laplace, "glm": hmlm.GLM})[name]()
 
 
 def _datasets(arguments: argparse.Namespace) -> None:

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from hmlm.data import GroupedData, make_grouped_data
-from hmlm.design import make_design
+from hmlm.design import Design, make_design, read_data
 from hmlm.errors import HmlmError, listed
-from hmlm.estimates import tidy_table
+from hmlm.estimates import RATIOS, Scale, tidy_table
+from hmlm.families import Family
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.fitting.classical_fit import ClassicalFit
+from hmlm.fitting.irls import GLM
+from hmlm.fitting.laplace import Laplace
 from hmlm.fitting.maximum_likelihood import REML
 from hmlm.fitting.nuts import NUTS
 from hmlm.fitting.ols import MAX_DUMMIES, OLS
 from hmlm.formula import parse_formula
+from hmlm.likelihoods.exponential import SUPPORTED
 from hmlm.spec import with_pooling
 from hmlm.tables import Table, number
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 KEYS = ["component", "group", "level", "term"]
-ORDER = ("population", "sd", "cor", "residual", "total", "line", "group")
+ORDER = ("cutpoint", "population", "sd", "cor", "residual", "total", "line", "mean", "group")
 SHOWN_GROUP_ROWS = 12
 
 
@@ -84,7 +87,12 @@ def _write(text: str, places: Sequence[Any]) -> str:
     return text
 
 
-def compare(*fits: BayesFit | ClassicalFit, prob: float = 0.95, groups: bool = True) -> Comparison:
+def compare(
+    *fits: BayesFit | ClassicalFit,
+    prob: float = 0.95,
+    groups: bool = True,
+    scale: Scale = "link",
+) -> Comparison:
     """Put fits side by side in one table.
 
     Parameters
@@ -95,6 +103,9 @@ def compare(*fits: BayesFit | ClassicalFit, prob: float = 0.95, groups: bool = T
         Probability of the intervals.
     groups : bool
         Whether to add the totals of every group under each fit.
+    scale : {"link", "ratio", "response"}
+        Coefficients and totals as they are; as odds ratios or rate ratios; or, instead of totals,
+        the average expected outcome of every group. See `hmlm.tidy`.
 
     Returns
     -------
@@ -137,7 +148,7 @@ def compare(*fits: BayesFit | ClassicalFit, prob: float = 0.95, groups: bool = T
     labels = _labels(fits)
     tables = []
     for fit, label in zip(fits, labels, strict=True):
-        table = tidy_table(fit, prob, groups)
+        table = tidy_table(fit, prob, groups, scale)
         table["fit"] = label
         tables.append(table[table["component"] != "group"] if groups else table)
     tables = _with_lines(tables)
@@ -159,7 +170,8 @@ def compare(*fits: BayesFit | ClassicalFit, prob: float = 0.95, groups: bool = T
     joined.columns.names = ["fit", "figure"]
     result = Comparison(joined)
     object.__setattr__(result, "fits", tables)
-    result.attrs = {"formula": fits[0].design.spec.formula, "prob": prob}
+    result.attrs = {"formula": fits[0].design.spec.formula, "prob": prob, "scale": scale}
+    result.attrs["link"] = fits[0].design.spec.family.link
     return result
 
 
@@ -208,8 +220,8 @@ def _table(comparison: Comparison, group_rows: int | None) -> Table:
         columns += [(label, figure, head) for figure, head in heads]
         over.append((label, len(heads)))
     components = comparison.index.get_level_values("component")
-    group_kind = "line" if (components == "line").any() else "total"
-    upper = comparison[~components.isin(["total", "line", "group"])]
+    group_kind = next((k for k in ("mean", "line") if (components == k).any()), "total")
+    upper = comparison[~components.isin(["total", "line", "mean", "group"])]
     lower = comparison[components == group_kind]
     cut = len(lower) if group_rows is None else min(group_rows, len(lower))
     rows = []
@@ -229,8 +241,13 @@ def _table(comparison: Comparison, group_rows: int | None) -> Table:
         notes.append(f"... and {len(lower) - cut:,} more rows of groups: .table(group_rows=None).")
     if len(lower) and group_kind == "line":
         notes.append("Groups: own intercept and slopes, group-level predictors included.")
+    elif len(lower) and group_kind == "mean":
+        notes.append("Groups: average expected outcome of their rows.")
     elif len(lower):
         notes.append("Groups: population + group effect.")
+    if comparison.attrs["scale"] == "ratio":
+        what = RATIOS.get(comparison.attrs["link"], "ratios")
+        notes.append(f"Coefficients, and those of groups, as {what}.")
     if any(figure == "lower" for _, figure, _ in columns):
         prob = comparison.attrs["prob"]
         notes.append(f"lower, upper: equal-tailed interval of the posterior, {prob:.0%}.")
@@ -250,24 +267,33 @@ def _names(key: tuple[Any, ...]) -> tuple[str, str]:
         return "", term
     if component == "residual":
         return "", term
+    if component == "cutpoint":
+        return component, term
     if component in ("sd", "cor"):
         return f"{component} {group}", term
     return f"{group} {level}", term
 
 
 def side_by_side(
-    formula: str,
+    formula: str | Sequence[str],
     data: Any,
-    family: str = "gaussian",
+    family: str | Family = "gaussian",
     priors: Mapping[str, Any] | None = None,
     random_seed: int | None = None,
     progressbar: bool = True,
     prob: float = 0.95,
+    *,
+    link: str | None = None,
+    se: str | None = None,
+    scale: Scale = "link",
 ) -> Comparison:
     """Fit a model in every way that applies and put the fits side by side.
 
-    Complete pooling and no pooling by least squares, partial pooling by REML and by NUTS. No
-    pooling is left out where the rows are too few for it, or the factors too many.
+    Complete pooling and no pooling by least squares, partial pooling by REML and by NUTS; for
+    other families by maximum likelihood (`hmlm.GLM`) and by Laplace's approximation, and where
+    there is no classical fit, all three by NUTS. No
+    pooling is left out where the rows are too few for it, or the factors too many; one row a group
+    is enough where the standard errors of the outcome are known.
 
     Parameters
     ----------
@@ -285,25 +311,45 @@ def side_by_side(
         Whether to show a progress bar while sampling.
     prob : float
         Probability of the intervals.
+    link : str, optional
+        Link of the family; its default when None.
+    se : str, optional
+        Column of known standard errors of the outcome.
+    scale : {"link", "ratio", "response"}
+        See `compare`.
 
     Returns
     -------
     Comparison
         See `compare`.
     """
-    spec = parse_formula(formula, family, priors)
+    spec = parse_formula(formula, family, priors, link=link, se=se)
     if not spec.group_terms:
         raise HmlmError(f"'{formula}' has no group term: add one, such as (1 | group).")
-    grouped: GroupedData = make_grouped_data(data, spec.columns, spec.groups)
+    grouped = read_data(spec, data)
     design = make_design(spec, grouped)
     alone = make_design(with_pooling(spec, "none"), grouped)
     pooled = make_design(with_pooling(spec, "complete"), grouped)
-    fits: list[BayesFit | ClassicalFit] = [
-        OLS().run(pooled),
-        REML().run(design),
-        NUTS().run(design, random_seed=random_seed, progressbar=progressbar),
-    ]
+    plain, pooling = _classical(design)
+    nuts = NUTS()
+
+    def sample(of: Design) -> BayesFit:
+        return nuts.run(of, random_seed=random_seed, progressbar=progressbar)
+
+    fits: list[BayesFit | ClassicalFit] = [plain.run(pooled) if plain else sample(pooled)]
     own = sorted(len(b.levels) * len(b.columns) for b in alone.blocks)
-    if len(alone.y) > sum(own) + len(alone.terms) and sum(own[:-1]) <= MAX_DUMMIES:
-        fits.insert(1, OLS().run(alone))
-    return compare(*fits, prob=prob)
+    needed = sum(own) + len(alone.terms) + (bool(design.spec.family.scale) and not alone.known_se)
+    if len(alone.y) >= needed and sum(own[:-1]) <= MAX_DUMMIES:
+        fits.append(plain.run(alone) if plain else sample(alone))
+    fits += [pooling.run(design)] if pooling else []
+    return compare(*fits, sample(design), prob=prob, scale=scale)
+
+
+def _classical(design: Design) -> tuple[Any, Any]:
+    """Return the methods of the classical fits without and with partial pooling, if any."""
+    family = design.spec.family
+    if design.distributional:
+        return None, None
+    if str(family) == "gaussian":
+        return OLS(), REML()
+    return (GLM(), Laplace()) if family.name in SUPPORTED else (None, None)

@@ -13,7 +13,9 @@ import pandas as pd
 
 from hmlm.errors import DataError, counted, listed, suggest
 
-RESERVED_GROUPS = frozenset({"chain", "draw", "term", "row", "beta", "sigma"})
+RESERVED_GROUPS = frozenset(
+    "chain draw term row beta sigma nu alpha phi zi hu cutpoint cutpoints".split()
+)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)

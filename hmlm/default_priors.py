@@ -2,58 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hmlm.data import read_only
-from hmlm.design import Block, Design
-from hmlm.errors import DataError, PriorError, counted, listed, suggest
+from hmlm.design import Design, Predictor
+from hmlm.prior_scales import (
+    Columns,
+    Scales,
+    coefficient,
+    group_sd,
+    outcome_scales,
+    parameter_scales,
+)
 from hmlm.priors import Prior
+from hmlm.user_priors import PriorEntry, UserPriors
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Source = Literal["default", "user"]
-
-_POSITIVE_FORM = {
-    "normal": "half-normal",
-    "student-t": "half-student-t",
-    "cauchy": "half-cauchy",
-    "flat": "half-flat",
-    "uniform": "uniform with lower >= 0",
-}
-
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class PriorEntry:
-    """One row of the table of priors.
-
-    Attributes
-    ----------
-    parameter : str
-        Name of the parameter: a term, ``sd_<group>[<term>]``, ``cor_<group>``, ``sigma`` or, under
-        no pooling, ``b_<group>[<term>]``.
-    prior : Prior
-        Its prior.
-    source : {"default", "user"}
-        Where the prior comes from.
-    note : str
-        How a default was scaled, or what the prior is on.
-    """
-
-    parameter: str
-    prior: Prior
-    source: Source
-    note: str
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class ResolvedPriors:
-    """The prior of every parameter of a design.
+class PredictorPriors:
+    """The priors of one linear predictor.
 
     Attributes
     ----------
@@ -66,17 +40,14 @@ class ResolvedPriors:
         user gave the prior.
     x_means : ndarray, shape (p,)
         Averages of the other columns; zeros where nothing is centred. The centred coefficients are
-        ``beta + constant * (x_means @ beta)``, a map whose Jacobian is one.
+        ``beta + constant * (x_means @ beta)``, a map whose Jacobian is one; centred cutpoints of an
+        ordinal outcome are ``cutpoints - x_means @ beta``.
     sd : mapping of str to tuple of Prior
         For each group, the priors of the sds of its effects.
     cor : mapping of str to Prior
         For each group with correlated effects, an LKJ prior.
-    sigma : Prior or None
-        Of the residual sd; None where the family has none.
     b : mapping of str to tuple of Prior
         Under no pooling, for each group the priors of its own coefficients, one a column.
-    entries : tuple of PriorEntry
-        The same, with sources and notes.
     """
 
     beta: tuple[Prior, ...]
@@ -84,9 +55,7 @@ class ResolvedPriors:
     x_means: np.ndarray
     sd: Mapping[str, tuple[Prior, ...]]
     cor: Mapping[str, Prior]
-    sigma: Prior | None
     b: Mapping[str, tuple[Prior, ...]]
-    entries: tuple[PriorEntry, ...]
 
     @property
     def centered_intercept(self) -> bool:
@@ -96,6 +65,37 @@ class ResolvedPriors:
         intercept itself, at x = 0. (True also where level means stand for the intercept.)
         """
         return bool(self.constant.any())
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class ResolvedPriors(PredictorPriors):
+    """The prior of every parameter of a design; those of the mean as in `PredictorPriors`.
+
+    Attributes
+    ----------
+    parameters : mapping of str to Prior
+        Of family parameters that are one number.
+    cutpoints : Prior or None
+        Of each cutpoint of an ordinal outcome, in order.
+    distributional : mapping of str to PredictorPriors
+        Of the other linear predictors, by name.
+    entries : tuple of PriorEntry
+        The same, with sources and notes.
+    """
+
+    parameters: Mapping[str, Prior]
+    cutpoints: Prior | None
+    distributional: Mapping[str, PredictorPriors]
+    entries: tuple[PriorEntry, ...]
+
+    @property
+    def sigma(self) -> Prior | None:
+        """Of the residual sd; None where there is none, or it has its own formula."""
+        return self.parameters.get("sigma")
+
+    def predictor(self, name: str) -> PredictorPriors:
+        """Return the priors of a linear predictor by its name, empty for the mean."""
+        return self.distributional[name] if name else self
 
     def table(self) -> pd.DataFrame:
         """Return one row a parameter, with the columns parameter, prior, source and note."""
@@ -113,7 +113,8 @@ def resolve_priors(design: Design) -> ResolvedPriors:
     design : Design
         The model, whose specification holds the user's priors. Their keys are terms (in full, or
         a factor's name for all its levels), ``sd`` and ``cor`` for all group terms,
-        ``sd_<group>`` and ``cor_<group>`` for one, and ``sigma``.
+        ``sd_<group>`` and ``cor_<group>`` for one, and family parameters by name (``sigma``). Those
+        of a parameter with its own formula begin with its name: ``sigma_x``, ``sigma_sd_<group>``.
 
     Returns
     -------
@@ -145,6 +146,14 @@ def resolve_priors(design: Design) -> ResolvedPriors:
     - correlations: LKJ with eta = 2, which has its mode at no correlation [4]_;
     - sigma: half-student-t(4, sd(y)), times the root of the average weight where there are
       weights;
+    - under another link, mean(y) is the link of the outcome's mean and sd(y) is one: a logit,
+      probit, cloglog or log says ratios, which have no unit (for an inverse link it is sd(y)
+      times the derivative of the link at the mean);
+    - cutpoints of an ordinal outcome: normal(0, 2.5) each, in order, at average predictors;
+    - nu: gamma(2, 0.1) [5]_; alpha of counts: inverse-gamma(0.4, 0.3), as brms has it; alpha of a
+      gamma outcome and phi: lognormal(2, 2); zi and hu: beta(1, 1);
+    - a parameter with its own formula: the same rules on the scale of its log or logit, with a
+      spread of one about the value that the outcome suggests;
     - under no pooling, every group's own coefficients: normal, by the rules for slopes and for
       the intercept, the latter at x = 0 and as much wider as the sd of an intercept is.
 
@@ -155,6 +164,8 @@ def resolve_priors(design: Design) -> ResolvedPriors:
        for logistic and other regression models, Annals of Applied Statistics 2, 1360-1383.
     .. [3] Gelman et al. (2013), Bayesian Data Analysis, third edition, section 5.7.
     .. [4] Stan development team, Prior Choice Recommendations, wiki of stan-dev/stan.
+    .. [5] Juarez and Steel (2010), Model-based clustering of non-Gaussian panel data based on
+       skew-t distributions, Journal of Business & Economic Statistics 28, 52-66.
 
     Examples
     --------
@@ -171,226 +182,116 @@ def resolve_priors(design: Design) -> ResolvedPriors:
     4             cor_Subject                         lkj(eta=2)
     5                   sigma  half-student-t(nu=4, sigma=56.33)
     """
-    user = _User(design)
-    y = _outcome(design)
+    user = UserPriors(design)
+    mean = outcome_scales(design)
     entries: list[PriorEntry] = []
-    none = design.spec.pooling == "none"
-    outside = [_Columns(b.Z, b.columns) for b in design.blocks] if none else []
-    columns = _Columns(design.X, design.terms)
-    held = bool(columns.ones.any()) or any(c.ones.any() for c in outside)
+    cutpoints = None
+    if design.spec.family.outcome == "ordered":
+        entries.append(
+            user.parameter(
+                "cutpoints",
+                Prior("normal", mu=0.0, sigma=2.5),
+                "each, in order, at the average of the predictors",
+            )
+        )
+        cutpoints = entries[0].prior
+    first, *others = design.predictors
+    made, effects = _resolve(design, first, mean, user, entries, centre=cutpoints is not None)
+    distributional = {}
+    for p in others:
+        scales = parameter_scales(design, p, mean)
+        distributional[p.name], more = _resolve(design, p, scales, user, entries)
+        effects += more
+    parameters = {}
+    for name in design.parameters:
+        entries.append(user.parameter(name, *_parameter(design, name, mean)))
+        parameters[name] = entries[-1].prior
+    return ResolvedPriors(
+        beta=made.beta,
+        constant=made.constant,
+        x_means=made.x_means,
+        sd=made.sd,
+        cor=made.cor,
+        b=made.b,
+        parameters=parameters,
+        cutpoints=cutpoints,
+        distributional=distributional,
+        entries=(*entries, *effects),
+    )
+
+
+def _resolve(
+    design: Design,
+    p: Predictor,
+    y: Scales,
+    user: UserPriors,
+    entries: list[PriorEntry],
+    centre: bool = False,
+) -> tuple[PredictorPriors, list[PriorEntry]]:
+    """Return the priors of one predictor, and the entries of effects under no pooling."""
+    pooling = design.spec.pooling
+    outside = [Columns(b.Z, b.columns) for b in p.blocks] if pooling == "none" else []
+    columns = Columns(p.X, p.terms)
+    held = centre or bool(columns.ones.any()) or any(c.ones.any() for c in outside)
     beta, given = [], []
-    extra = sum(c.stretch(design.terms) for c in outside)
-    for k, term in enumerate(design.terms):
-        default, note = _coefficient(columns, k, y, held, float(np.sqrt(1 + extra)), centred=True)
-        entries.append(user.term(term, term, default, note))
+    extra = sum(c.stretch(p.terms) for c in outside)
+    for k, term in enumerate(p.terms):
+        default, note = coefficient(columns, k, y, held, float(np.sqrt(1 + extra)), centred=True)
+        entries.append(user.term(p, term, term, default, note))
         beta.append(entries[-1].prior)
         given.append(entries[-1].source == "user")
     constant = np.where(given, 0.0, columns.ones) if given else np.zeros(0)
-    x_means = np.where(columns.ones != 0, 0.0, columns.mean) * bool(constant.any())
+    centred = bool(constant.any()) or (centre and entries[0].source == "default")
+    x_means = np.where(columns.ones != 0, 0.0, columns.mean) * centred
     sd: dict[str, tuple[Prior, ...]] = {}
     cor: dict[str, Prior] = {}
-    for block in design.blocks if design.spec.pooling == "partial" else ():
-        z = _Columns(block.Z, block.columns)
-        rows = [user.sd(block, k, *_group_sd(z, k, y)) for k in range(len(z.names))]
+    for block in p.blocks if pooling == "partial" else ():
+        z = Columns(block.Z, block.columns)
+        rows = [user.sd(p, block, k, *group_sd(z, k, y)) for k in range(len(z.names))]
         sd[block.group] = tuple(r.prior for r in rows)
         entries += rows
         if block.correlated:
-            entries.append(user.cor(block))
+            entries.append(user.cor(p, block))
             cor[block.group] = entries[-1].prior
-    sigma = None
-    if design.spec.family.scale:
-        entries.append(user.sigma(design, y))
-        sigma = entries[-1].prior
     b: dict[str, tuple[Prior, ...]] = {}
-    finest = max(design.blocks, key=lambda block: len(block.levels)) if design.blocks else None
-    for block, own in zip(design.blocks, outside, strict=False):
+    effects: list[PriorEntry] = []
+    finest = max(p.blocks, key=lambda block: len(block.levels)) if p.blocks else None
+    for block, own in zip(p.blocks, outside, strict=False):
         others = [columns, *(c for c in outside if c is not own)]
         extra = own.stretch() + sum(c.stretch(own.names) for c in others)
         # The mean stands in one factor only: what the others add to it is about zero.
         level = y if block is finest else replace(y, mean=0.0)
         rows = []
         for k, column in enumerate(block.columns):
-            default, note = _coefficient(own, k, level, held, float(np.sqrt(1 + extra)))
-            rows.append(user.term(column, f"b_{block.group}[{column}]", default, note))
+            default, note = coefficient(own, k, level, held, float(np.sqrt(1 + extra)))
+            rows.append(user.term(p, column, f"b_{block.group}[{column}]", default, note))
         b[block.group] = tuple(r.prior for r in rows)
-        entries += rows
-    return ResolvedPriors(
+        effects += rows
+    made = PredictorPriors(
         beta=tuple(beta),
         constant=read_only(constant),
         x_means=read_only(x_means),
         sd=sd,
         cor=cor,
-        sigma=sigma,
         b=b,
-        entries=tuple(entries),
     )
+    return made, effects
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Outcome:
-    """Plain scales of the outcome less its offset."""
-
-    name: str
-    mean: float
-    sd: float
-    rms: float
-
-
-def _outcome(design: Design) -> _Outcome:
-    y, name = design.response, design.spec.outcome
-    sd, rms = float(y.std(ddof=1)), float(np.sqrt((y**2).mean()))
-    if not sd > 1e-12 * rms:
-        raise DataError(
-            f"'{name}' less the offset has the same value in all {counted(len(y), 'row')}: there "
-            "is nothing to explain."
-        )
-    return _Outcome(name=name, mean=float(y.mean()), sd=sd, rms=rms)
-
-
-class _Columns:
-    """Plain scales of columns, and the combination of them that is a column of ones."""
-
-    def __init__(self, values: np.ndarray, names: tuple[str, ...]) -> None:
-        self.names = names
-        self.mean = values.mean(axis=0)
-        self.sd = values.std(axis=0, ddof=1)
-        self.rms = np.sqrt((values**2).mean(axis=0))
-        self.ones = _ones(values, names, self.rms)
-
-    def stretch(self, known: tuple[str, ...] = ()) -> float:
-        """Sum of (mean / sd)^2 over slopes: how far from zero they were observed."""
-        slope = (self.ones == 0) & (self.sd > 0) & ~np.isin(self.names, known)
-        return float(((self.mean[slope] / self.sd[slope]) ** 2).sum())
-
-
-def _ones(values: np.ndarray, names: tuple[str, ...], scale: np.ndarray) -> np.ndarray:
-    """Coefficients that make a column of ones out of the columns; zeros where there are none."""
-    if "Intercept" in names:
-        return np.array([float(n == "Intercept") for n in names])
-    if not names or not scale.all():
-        return np.zeros(len(names))
-    coefficient, *_ = np.linalg.lstsq(values / scale, np.ones(len(values)), rcond=None)
-    if np.abs(values / scale @ coefficient - 1).max() > 1e-8:
-        return np.zeros(len(names))
-    return np.where(np.abs(coefficient) < 1e-8, 0.0, coefficient / scale)
-
-
-def _coefficient(
-    x: _Columns, k: int, y: _Outcome, held: bool, width: float, centred: bool = False
-) -> tuple[Prior, str]:
-    """Return the default prior of a coefficient, and what it is made of."""
-    outcome, name = y.name, x.names[k]
-    if x.ones[k] != 0:
-        unit = float(x.ones[k])
-        prior = Prior("normal", mu=unit * y.mean, sigma=2.5 * y.sd * abs(unit) * width)
-        if centred and not width > 1:
-            what = "the predictors" if name == "Intercept" else "the other predictors"
-            return prior, f"on the expected {outcome} at the average of {what}; 2.5 sd({outcome})"
-        wider = f", times {width:.3g} because it is at predictors of 0" if width > 1 else ""
-        return prior, f"2.5 sd({outcome}){wider}"
-    if held and x.sd[k] > 0:
-        prior = Prior("normal", mu=0.0, sigma=2.5 * y.sd / float(x.sd[k]))
-        return prior, f"2.5 sd({outcome}) / sd({name})"
-    prior = Prior("normal", mu=0.0, sigma=2.5 * y.rms / float(x.rms[k]))
-    return prior, f"no intercept: 2.5 rms({outcome}) / rms({name})"
-
-
-def _group_sd(z: _Columns, k: int, y: _Outcome) -> tuple[Prior, str]:
-    """Return the default prior of the sd of a group's effects, and what it is made of."""
-    if z.ones[k] != 0:
-        width = float(np.sqrt(1 + z.stretch()))
-        scale = y.sd * abs(float(z.ones[k])) * width
-        wider = f", times {width:.3g} because it is at predictors of 0" if width > 1 else ""
-        return Prior("half-student-t", nu=4.0, sigma=scale), f"sd({y.name}){wider}"
-    spread = float(z.sd[k] if z.sd[k] > 0 else z.rms[k])
-    note = f"sd({y.name}) / sd({z.names[k]})"
-    return Prior("half-student-t", nu=4.0, sigma=y.sd / spread), note
-
-
-class _User:
-    """The user's priors, found by key and checked."""
-
-    def __init__(self, design: Design) -> None:
-        spec = design.spec
-        self._priors = spec.priors
-        terms = [*design.terms, *design.aliased]
-        if spec.pooling == "none":
-            terms += [c for block in design.blocks for c in block.columns]
-        self._aliases: dict[str, tuple[str, ...]] = {}
-        whole = {*terms, *map(_base, terms)}
-        for term in dict.fromkeys(terms):
-            inner = re.fullmatch(r"C\(\s*(\w+)\s*(?:,.*)?\)", _base(term))
-            more = [inner[1]] if inner and inner[1] not in whole else []
-            self._aliases[term] = (term, _base(term), *more)
-        correlated = any(t.correlated and t.terms != "1" for t in spec.group_terms)
-        if spec.pooling == "partial":
-            correlated = any(block.correlated for block in design.blocks)
-        keys = [key for aliases in self._aliases.values() for key in aliases]
-        if spec.groups:
-            keys += ["sd", *(f"sd_{g}" for g in spec.groups)]
-        if correlated:
-            keys += ["cor", *(f"cor_{g}" for g in spec.groups)]
-        if spec.family.scale:
-            keys.append(spec.family.scale)
-        keys = list(dict.fromkeys(keys))
-        for key, prior in self._priors.items():
-            if key not in keys:
-                raise PriorError(
-                    f"there is no parameter '{key}' to give a prior to.{suggest(key, keys)} "
-                    f"Known: {listed(keys, 20)}."
-                )
-            self._check(key, prior, spec.family.scale)
-
-    @staticmethod
-    def _check(key: str, prior: Prior, scale: str) -> None:
-        """Raise a PriorError if a prior covers values that its parameter cannot have."""
-        kind = prior.support
-        if (key in ("sd", scale) or key.startswith("sd_")) and kind != "positive":
-            instead = _POSITIVE_FORM.get(prior.name, "half-normal")
-            raise PriorError(
-                f"the prior of '{key}' must cover positive values only, because it is a standard "
-                f"deviation: instead of {prior.name} use {instead}."
-            )
-        correlation = key == "cor" or key.startswith("cor_")
-        if correlation and kind != "correlation":
-            raise PriorError(
-                f"the prior of '{key}' must be lkj, the one for correlation matrices: "
-                "Prior('lkj', eta=2)."
-            )
-        if kind == "correlation" and not correlation:
-            raise PriorError(
-                f"the prior of '{key}' cannot be {prior.name}, which is for correlations: use "
-                "Prior('normal', mu=..., sigma=...)."
-            )
-
-    def _entry(self, keys: tuple[str, ...], name: str, default: Prior, note: str) -> PriorEntry:
-        for key in keys:
-            if key in self._priors:
-                return PriorEntry(parameter=name, prior=self._priors[key], source="user", note="")
-        return PriorEntry(parameter=name, prior=default, source="default", note=note)
-
-    def term(self, term: str, name: str, default: Prior, note: str) -> PriorEntry:
-        """Return the prior of a coefficient, by its term."""
-        return self._entry(self._aliases[term], name, default, note)
-
-    def sd(self, block: Block, k: int, default: Prior, note: str) -> PriorEntry:
-        """Return the prior of the sd of one effect."""
-        name = f"sd_{block.group}[{block.columns[k]}]"
-        return self._entry((f"sd_{block.group}", "sd"), name, default, note)
-
-    def cor(self, block: Block) -> PriorEntry:
-        """Return the prior of the correlations."""
-        name = f"cor_{block.group}"
-        return self._entry((name, "cor"), name, Prior("lkj", eta=2.0), "mode at no correlation")
-
-    def sigma(self, design: Design, y: _Outcome) -> PriorEntry:
-        """Return the prior of the residual sd."""
-        name = design.spec.family.scale
+def _parameter(design: Design, name: str, y: Scales) -> tuple[Prior, str]:
+    """Return the default prior of a family parameter, and what it is made of."""
+    if name == "sigma":
+        outcome = design.y
+        known = y.unit.startswith("sd(") and design.spec.family.link == "identity"
+        sd = y.sd if known else float(outcome.std(ddof=1))
         root = 1.0 if design.weights is None else float(np.sqrt(design.weights.mean()))
-        note = f"sd({y.name})" + ("" if design.weights is None else ", of a row of weight 1")
-        return self._entry((name,), name, Prior("half-student-t", nu=4.0, sigma=y.sd * root), note)
-
-
-def _base(term: str) -> str:
-    """Return a term without its levels: ``period`` for ``period[2]``."""
-    return re.sub(r"\[[^\]]*\]", "", term)
+        note = f"sd({y.name if known else design.spec.outcome})"
+        note += "" if design.weights is None else ", of a row of weight 1"
+        return Prior("half-student-t", nu=4.0, sigma=sd * root), note
+    if name == "nu":
+        return Prior("gamma", alpha=2.0, beta=0.1), "normal tails to heavy ones"
+    if name in ("zi", "hu"):
+        return Prior("beta", alpha=1.0, beta=1.0), "any share of zeros"
+    if name == "alpha" and design.spec.family.outcome == "count":
+        return Prior("inverse-gamma", alpha=0.4, beta=0.3), "little to much overdispersion"
+    return Prior("lognormal", mu=2.0, sigma=2.0), "from 0.1 to 400 with probability 0.95"

@@ -6,65 +6,23 @@ Everything after this stage, Bayesian or classical, shares these columns, levels
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from hmlm.data import GroupedData, read_only
-from hmlm.encoding import Encoding, check_finite, encode, evaluate
+from hmlm.blocks import Block as Block
+from hmlm.blocks import Predictor as Predictor
+from hmlm.blocks import Variable as Variable
+from hmlm.blocks import make_blocks
+from hmlm.data import GroupedData, make_grouped_data, read_only
+from hmlm.encoding import Encoding, encode
 from hmlm.errors import DataError, counted, listed
 from hmlm.linear import dependent_columns, within_groups
-from hmlm.spec import ModelSpec
+from hmlm.outcome import make_outcome
+from hmlm.spec import GroupTerm, ModelSpec
 
-
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class Block:
-    """The group effects of one grouping factor.
-
-    Attributes
-    ----------
-    group : str
-        Name of the factor.
-    levels : pandas.Index, length J
-        Its levels.
-    index : ndarray of int, shape (N,)
-        Every row's level.
-    columns : tuple of str, length q
-        Names of the columns of Z.
-    Z : ndarray, shape (N, q)
-        Values that the effects of a row's group are multiplied with.
-    parts : tuple of int
-        Sizes of the correlated parts, which sum to q: ``(2,)`` for ``(x | g)``, ``(1, 1)`` for
-        ``(x || g)``.
-    encodings : tuple of Encoding
-        What makes Z from new rows.
-    """
-
-    group: str
-    levels: pd.Index
-    index: np.ndarray
-    columns: tuple[str, ...]
-    Z: np.ndarray
-    parts: tuple[int, ...]
-    encodings: tuple[Encoding, ...]
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """Number of rows of each level."""
-        return np.bincount(self.index, minlength=len(self.levels))
-
-    @property
-    def correlated(self) -> bool:
-        """Whether any two effects of a level are correlated."""
-        return any(size > 1 for size in self.parts)
-
-    @property
-    def slices(self) -> tuple[slice, ...]:
-        """Columns of each correlated part."""
-        stops = np.cumsum(self.parts)
-        return tuple(slice(int(b - a), int(b)) for a, b in zip(self.parts, stops, strict=True))
+_ANY_TYPE = ("binary", "trials", "ordered", "category")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -78,7 +36,7 @@ class Design:
     data : GroupedData
         The rows used.
     y : ndarray, shape (N,)
-        The outcome.
+        The outcome: successes where there are trials, codes from 0 where there are categories.
     X : ndarray, shape (N, p)
         Population columns.
     terms : tuple of str, length p
@@ -88,7 +46,14 @@ class Design:
     offset : ndarray of shape (N,) or None
         Known part of the linear predictor.
     weights : ndarray of shape (N,) or None
-        Weights: the residual variance of a row is sigma^2 / weight.
+        Weights: the residual variance of a row is sigma^2 / weight; inverse squares of the
+        standard errors where those are known.
+    trials : ndarray of shape (N,) or None
+        Trials of a binomial outcome.
+    categories : tuple of str
+        Labels of an ordinal, categorical or yes/no outcome.
+    distributional : tuple of Predictor
+        Linear predictors besides that of the mean.
     aliased : tuple of str
         Population columns dropped because the group effects repeat them (no pooling), or because
         they depend on earlier columns.
@@ -106,25 +71,73 @@ class Design:
     blocks: tuple[Block, ...]
     offset: np.ndarray | None
     weights: np.ndarray | None
+    trials: np.ndarray | None
+    categories: tuple[str, ...]
+    distributional: tuple[Predictor, ...]
     aliased: tuple[str, ...]
     encoding: Encoding
     coords: Mapping[str, Any]
 
     @property
+    def known_se(self) -> bool:
+        """Whether the standard errors of the outcome are known, so that sigma is one."""
+        return self.spec.standard_error is not None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Parameters of the family that are one number for all rows."""
+        modelled = {d.name for d in self.distributional}
+        if self.known_se:
+            modelled.add("sigma")
+        return tuple(p for p in self.spec.family.parameters if p not in modelled)
+
+    @property
+    def predictors(self) -> tuple[Predictor, ...]:
+        """All linear predictors, that of the mean first."""
+        mean = Predictor(
+            name="",
+            X=self.X,
+            terms=self.terms,
+            blocks=self.blocks,
+            offset=self.offset,
+            encoding=self.encoding,
+            aliased=self.aliased,
+        )
+        return (mean, *self.distributional)
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """The variables of the model, in the order of a table of estimates."""
+        found: list[Variable] = []
+        effects: list[Variable] = []
+        partial = self.spec.pooling == "partial"
+
+        def add(to: list[Variable], p: Predictor, kind: str, name: str, group: str, *dims: str):  # type: ignore[no-untyped-def]
+            to.append(
+                Variable(name=p.named(name), kind=kind, predictor=p.name, group=group, dims=dims)
+            )
+
+        for p in self.predictors:
+            if not p.name and self.spec.family.outcome == "ordered":
+                add(found, p, "cutpoint", "cutpoints", "", "cutpoint")
+            if p.terms:
+                add(found, p, "population", "beta", "", p.named("term"))
+        for p in self.predictors:
+            for block in p.blocks:
+                g, term = block.group, p.named(f"{block.group}_term")
+                if partial:
+                    add(found, p, "sd", f"sd_{g}", g, term)
+                if partial and block.correlated:
+                    add(found, p, "cor", f"cor_{g}", g, term, f"{term}_")
+                add(effects, p, "group", f"b_{g}", g, g, term)
+        for name in self.parameters:
+            found.append(Variable(name=name, kind="parameter", predictor="", group="", dims=()))
+        return (*found, *effects)
+
+    @property
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Dimensions of every variable of the model, in the order of a table of estimates."""
-        dims: dict[str, tuple[str, ...]] = {"beta": ("term",)} if self.terms else {}
-        partial = self.spec.pooling == "partial"
-        for block in self.blocks if partial else ():
-            g = block.group
-            dims[f"sd_{g}"] = (f"{g}_term",)
-            if block.correlated:
-                dims[f"cor_{g}"] = (f"{g}_term", f"{g}_term_")
-        if self.spec.family.scale:
-            dims[self.spec.family.scale] = ()
-        for block in self.blocks:
-            dims[f"b_{block.group}"] = (block.group, f"{block.group}_term")
-        return dims
+        return {v.name: v.dims for v in self.variables}
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -137,12 +150,30 @@ class Design:
             )
         elif self.aliased:
             notes.append(f"Dropped because they depend on earlier columns: {listed(self.aliased)}.")
+        if self.categories and self.spec.family.outcome in ("binary", "trials"):
+            notes.append(f"'{self.spec.outcome}': {self.categories[1]} counts as success.")
         return tuple(notes)
 
     @property
     def response(self) -> np.ndarray:
         """The outcome less the offset."""
         return self.y if self.offset is None else self.y - self.offset
+
+
+def read_data(spec: ModelSpec, data: Any) -> GroupedData:
+    """Check the columns that a specification names and index its grouping factors."""
+    extra = [spec.weights, spec.standard_error]
+    columns = [*spec.columns, *(c for c in extra if c and not _is_number(c))]
+    numeric = spec.outcome in spec.columns and spec.family.outcome not in _ANY_TYPE
+    return make_grouped_data(data, columns, spec.all_groups, [spec.outcome] if numeric else [])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def make_design(spec: ModelSpec, data: GroupedData, collinear: str = "error") -> Design:
@@ -169,34 +200,71 @@ def make_design(spec: ModelSpec, data: GroupedData, collinear: str = "error") ->
         If the model cannot be told from the data: a constant or collinear predictor, fewer rows
         than parameters, groups of one row with a slope.
     """
-    frame = data.frame
-    y = _outcome(spec, frame)
-    encoding = encode(spec.terms, frame)
-    X, terms = encoding.values, encoding.names
-    X, terms, aliased = _check_population(X, terms, collinear)
-    blocks = () if spec.pooling == "complete" else _make_blocks(spec, data)
-    _check_sizes(spec, len(y), X, blocks)
+    outcome = make_outcome(spec, data.frame)
+    mean = _make_predictor("", spec, spec.terms, spec.group_terms, data, collinear)
+    _check_sizes(spec, len(outcome.y), mean.X, mean.blocks)
+    others = [
+        _make_predictor(d.name, spec, d.terms, d.group_terms, data, collinear)
+        for d in spec.distributional
+    ]
+    if spec.family.outcome == "category":
+        others = [replace(mean, name=f"mu_{label}") for label in outcome.categories[2:]]
+    coords: dict[str, Any] = {"row": np.arange(len(outcome.y))}
+    if spec.family.outcome == "ordered":
+        pairs = zip(outcome.categories, outcome.categories[1:], strict=False)
+        coords["cutpoint"] = [f"{a}|{b}" for a, b in pairs]
+    for p in (mean, *others):
+        coords[p.named("term")] = list(p.terms)
+        for block in p.blocks:
+            coords[block.group] = block.levels
+            coords[p.named(f"{block.group}_term")] = list(block.columns)
+            coords[p.named(f"{block.group}_term_")] = list(block.columns)
+    return Design(
+        spec=spec,
+        data=data,
+        y=outcome.y,
+        X=mean.X,
+        terms=mean.terms,
+        blocks=mean.blocks,
+        offset=mean.offset,
+        weights=outcome.weights,
+        trials=outcome.trials,
+        categories=outcome.categories,
+        distributional=tuple(others),
+        aliased=mean.aliased,
+        encoding=mean.encoding,
+        coords=coords,
+    )
+
+
+def _make_predictor(
+    name: str,
+    spec: ModelSpec,
+    text: str,
+    group_terms: tuple[GroupTerm, ...],
+    data: GroupedData,
+    collinear: str,
+) -> Predictor:
+    """Make the arrays of one linear predictor."""
+    cut = not name and spec.family.outcome == "ordered"
+    # The cutpoints of an ordinal outcome are its intercepts.
+    encoding = encode(f"1{text[1:]}" if cut else text, data.frame)
+    X, terms, aliased = _check_population(encoding.values, encoding.names, collinear)
+    if cut:
+        X, terms = X[:, 1:], terms[1:]
+    blocks = () if spec.pooling == "complete" else make_blocks(group_terms, data)
     if spec.pooling == "none" and blocks:
         repeated = _repeated_by_groups(X, max(blocks, key=lambda b: len(b.levels)))
         aliased = (*aliased, *(t for t, r in zip(terms, repeated, strict=True) if r))
         X, terms = X[:, ~repeated], tuple(t for t, r in zip(terms, repeated, strict=True) if not r)
-    coords: dict[str, Any] = {"row": np.arange(len(y)), "term": list(terms)}
-    for block in blocks:
-        coords[block.group] = block.levels
-        coords[f"{block.group}_term"] = list(block.columns)
-        coords[f"{block.group}_term_"] = list(block.columns)
-    return Design(
-        spec=spec,
-        data=data,
-        y=read_only(y),
+    return Predictor(
+        name=name,
         X=read_only(np.ascontiguousarray(X)),
         terms=terms,
         blocks=blocks,
         offset=None if encoding.offset is None else read_only(encoding.offset),
-        weights=_weights(spec, frame),
-        aliased=aliased,
         encoding=encoding,
-        coords=coords,
+        aliased=aliased,
     )
 
 
@@ -210,57 +278,6 @@ def _repeated_by_groups(X: np.ndarray, block: Block) -> np.ndarray:
     left = np.flatnonzero(~repeated)
     repeated[left[list(dependent_columns(residual[:, left]))]] = True
     return repeated
-
-
-def _outcome(spec: ModelSpec, frame: pd.DataFrame) -> np.ndarray:
-    if spec.outcome in frame:
-        column = frame[spec.outcome]
-        if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
-            raise DataError(
-                f"the outcome '{spec.outcome}' is of type {column.dtype} in "
-                f"{counted(len(column), 'row')}; a {spec.family.name} model needs numbers: convert "
-                "it first."
-            )
-        y = column.to_numpy(dtype=float, copy=True)
-    else:
-        if spec.outcome.startswith(("p(", "prop(")):
-            raise DataError(
-                f"'{spec.outcome}' is a count out of trials; a {spec.family.name} model needs one "
-                "number a row: name one column, or the function of one, before '~'."
-            )
-        response = evaluate(f"{spec.outcome} ~ 1", frame).response
-        y = np.asarray(response.design_matrix)
-        if response.kind != "numeric" or y.dtype == bool or y.shape != (len(frame),):
-            raise DataError(
-                f"the outcome '{spec.outcome}' is no column of numbers; a {spec.family.name} model "
-                "needs one number a row."
-            )
-        y = y.astype(float)
-    check_finite({spec.outcome: y})
-    if np.ptp(y) == 0:
-        raise DataError(
-            f"the outcome '{spec.outcome}' has the same value in all {counted(len(y), 'row')}: "
-            "there is nothing to explain."
-        )
-    return y
-
-
-def _weights(spec: ModelSpec, frame: pd.DataFrame) -> np.ndarray | None:
-    if spec.weights is None:
-        return None
-    column = frame[spec.weights]
-    if not pd.api.types.is_numeric_dtype(column):
-        raise DataError(
-            f"the weights '{spec.weights}' are of type {column.dtype} in "
-            f"{counted(len(column), 'row')}: they must be positive numbers."
-        )
-    weights = column.to_numpy(dtype=float, copy=True)
-    if bad := int((weights <= 0).sum()):
-        raise DataError(
-            f"the weights '{spec.weights}' must be positive; {counted(bad, 'row')} are not: leave "
-            "them out or correct them."
-        )
-    return read_only(weights)
 
 
 def _check_population(
@@ -292,7 +309,7 @@ def group_blocks(design: Design) -> tuple[Block, ...]:
     Every group has its totals under complete pooling too: those of the population.
     """
     if design.spec.pooling == "complete":
-        return _make_blocks(design.spec, design.data)
+        return make_blocks(design.spec.group_terms, design.data)
     return design.blocks
 
 
@@ -301,72 +318,16 @@ def find_block(design: Design, group: str) -> Block:
     return next(b for b in group_blocks(design) if b.group == group)
 
 
-def _make_blocks(spec: ModelSpec, data: GroupedData) -> tuple[Block, ...]:
-    blocks = []
-    for group in spec.groups:
-        encodings: list[Encoding] = []
-        columns: list[str] = []
-        parts: list[int] = []
-        for term in (t for t in spec.group_terms if t.group == group):
-            encoding = encode(term.terms, data.frame)
-            if twice := set(encoding.names).intersection(columns):
-                raise DataError(
-                    f"'{min(twice)}' varies by '{group}' in two terms: name it in one, or write "
-                    f"(0 + ... | {group}) for the second."
-                )
-            columns += encoding.names
-            parts += [len(encoding.names)] if term.correlated else [1] * len(encoding.names)
-            encodings.append(encoding)
-        if not columns:
-            raise DataError(f"the term of '{group}' has no effect left: write (1 | {group}).")
-        Z = np.column_stack([e.values for e in encodings])
-        for k, others in dependent_columns(Z).items():
-            if _distinguishable(Z, parts):
-                break
-            raise DataError(
-                f"in the group term of '{group}', '{columns[k]}' depends on "
-                f"{listed(columns[i] for i in others) or 'nothing: it is zero in every row'}: "
-                "leave one of them out."
-            )
-        blocks.append(
-            Block(
-                group=group,
-                levels=data.levels[group],
-                index=data.index[group],
-                columns=tuple(columns),
-                Z=read_only(np.ascontiguousarray(Z)),
-                parts=tuple(parts),
-                encodings=tuple(encodings),
-            )
-        )
-    return tuple(blocks)
-
-
-def _distinguishable(Z: np.ndarray, parts: list[int]) -> bool:
-    """Return whether the data tell the variances of dependent columns apart.
-
-    As in ``(1 | g) + (0 + factor || g)``: each variance and covariance is the weight of an outer
-    product of two columns, and those may be independent where the columns are not.
-    """
-    length = np.sqrt((Z**2).sum(axis=0))
-    R = np.linalg.qr(Z / np.where(length > 0, length, 1.0), mode="r")
-    products = []
-    stops = np.cumsum(parts)
-    for start, stop in zip(stops - parts, stops, strict=True):
-        for a in range(start, stop):
-            for b in range(start, a + 1):
-                products.append((np.outer(R[:, a], R[:, b]) + np.outer(R[:, b], R[:, a])).ravel())
-    return bool(np.linalg.matrix_rank(np.array(products)) == len(products))
-
-
 def _check_sizes(spec: ModelSpec, n: int, X: np.ndarray, blocks: tuple[Block, ...]) -> None:
     """Refuse models with fewer rows than parameters."""
     p = X.shape[1]
-    if n <= p:
+    if n < p or (n == p and spec.family.scale):
         raise DataError(
             f"{counted(n, 'row')} are too few for {counted(p, 'population coefficient')} and a "
             "residual: leave predictors out or add rows."
         )
+    if spec.standard_error is not None or not spec.family.scale:
+        return
     for block in blocks:
         J, q = len(block.levels), len(block.columns)
         if spec.pooling == "partial" and n <= J * q:

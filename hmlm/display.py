@@ -1,4 +1,4 @@
-r"""How names, symbols and priors are written in a terminal, in LaTeX and in HTML.
+r"""How names, tables and sums are written in a terminal, in LaTeX and in HTML.
 
 Names of columns and groups come from the user's table, so they are escaped here and nowhere else.
 In LaTeX a name becomes ``\text{...}`` with every special character outside of it, in math mode:
@@ -9,16 +9,10 @@ from __future__ import annotations
 
 import html
 import itertools
-import re
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 from rich.cells import cell_len
 
-from hmlm.priors import Prior
-
-_SUBSCRIPTS = str.maketrans("0123456789ijklmn", "₀₁₂₃₄₅₆₇₈₉ᵢⱼₖₗₘₙ")
 _JOINERS = "\u200c\u200d"  # invisible, but part of the spelling of some scripts and emoji
 _IN_MATH = {
     "\\": r"\backslash ",
@@ -34,7 +28,6 @@ _IN_MATH = {
     "<": r"{<}",
     ">": r"{>}",
 }
-_PARAMETERS = {"lam": r"\lambda", "lower": r"\text{lower}", "upper": r"\text{upper}"}
 
 
 def clean(name: object) -> str:
@@ -179,197 +172,3 @@ def wrap_sum(
             used += 3 + size
     sums = [" + ".join(line) for line in lines]
     return [sums[0], *(f"+ {s}" for s in sums[1:])]
-
-
-class Notation(ABC):
-    """How the symbols of a model are written: the same equations as text or as LaTeX."""
-
-    mu: str
-    sigma2: str
-    eta: str
-    weight: str
-    dots: str
-
-    @abstractmethod
-    def name(self, name: object) -> str:
-        """Write a name of the user's."""
-
-    @abstractmethod
-    def number(self, value: int) -> str:
-        """Write a count."""
-
-    @abstractmethod
-    def words(self, words: str) -> str:
-        """Write words of hmlm's own."""
-
-    @abstractmethod
-    def row(self, name: object) -> str:
-        """Write a column's value in row i."""
-
-    @abstractmethod
-    def indexed(self, symbol: str, k: int | None = None, index: str = "") -> str:
-        """Write a symbol with a number, an index, or both: β₁, b₁ⱼ."""
-
-    @abstractmethod
-    def squared(self, symbol: str) -> str:
-        """Write a square."""
-
-    @abstractmethod
-    def effect(self, letter: str, k: int, group: str) -> str:
-        """Write effect k of the group that row i belongs to."""
-
-    @abstractmethod
-    def vector(self, items: Sequence[str]) -> str:
-        """Write a vector."""
-
-    @abstractmethod
-    def function(self, name: str, *arguments: str) -> str:
-        """Write a distribution or a function with its arguments."""
-
-    @abstractmethod
-    def times(self, *factors: str) -> str:
-        """Write a product."""
-
-    @abstractmethod
-    def prior(self, prior: Any) -> str:
-        """Write a prior with its numbers."""
-
-
-class TextNotation(Notation):
-    """Symbols for a terminal."""
-
-    mu, sigma2, eta, weight, dots = "μᵢ", "σ²", "η", "wᵢ", "..."
-
-    def name(self, name: object) -> str:
-        """Write a name."""
-        return clip(name)
-
-    def number(self, value: int) -> str:
-        """Write a count."""
-        return f"{value:,}"
-
-    def words(self, words: str) -> str:
-        """Write words."""
-        return words
-
-    def row(self, name: object) -> str:
-        """Write a column's value in row i."""
-        return f"{clip(name)}ᵢ"
-
-    def indexed(self, symbol: str, k: int | None = None, index: str = "") -> str:
-        """Write a symbol with a number, an index, or both."""
-        symbol = {"beta": "β", "sigma": "σ"}.get(symbol, symbol)
-        return symbol + ("" if k is None else str(k) + index).translate(_SUBSCRIPTS)
-
-    def squared(self, symbol: str) -> str:
-        """Write a square."""
-        return f"{symbol}²"
-
-    def effect(self, letter: str, k: int, group: str) -> str:
-        """Write effect k of the group that row i belongs to."""
-        return f"{self.indexed(letter, k)}[{clip(group, 24)}ᵢ]"
-
-    def vector(self, items: Sequence[str]) -> str:
-        """Write a vector."""
-        shown = items if len(items) <= 6 else [*items[:2], "...", items[-1]]
-        return f"({', '.join(shown)})"
-
-    def function(self, name: str, *arguments: str) -> str:
-        """Write a distribution or a function with its arguments."""
-        return f"{name}({', '.join(arguments)})"
-
-    def times(self, *factors: str) -> str:
-        """Write a product."""
-        return " ".join(factors)
-
-    def prior(self, prior: Any) -> str:
-        """Write a prior with the names of its parameters."""
-        if isinstance(prior, Prior) and prior.name == "lkj":
-            return self.function("LKJ", f"{prior.parameters['eta']:.4g}")
-        return clip(prior, 70)
-
-
-class LatexNotation(Notation):
-    """Symbols for LaTeX and MathJax."""
-
-    mu, sigma2, eta, weight, dots = r"\mu_i", r"\sigma^2", r"\eta", "w_i", r"\dots"
-
-    def name(self, name: object) -> str:
-        """Write a name."""
-        return latex_name(name)
-
-    def number(self, value: int) -> str:
-        """Write a count."""
-        return f"{value:,}".replace(",", "{,}")
-
-    def words(self, words: str) -> str:
-        """Write words."""
-        return rf"\text{{{words}}}"
-
-    def row(self, name: object) -> str:
-        """Write a column's value in row i."""
-        return f"{latex_name(name)}_i"
-
-    def indexed(self, symbol: str, k: int | None = None, index: str = "") -> str:
-        """Write a symbol with a number, an index, or both."""
-        base, _, tag = symbol.partition("_")
-        if base in ("beta", "sigma"):
-            base = f"\\{base}"
-        elif len(base) > 1:
-            base = rf"\operatorname{{{base}}}"
-        comma = "," if index and k is not None and k > 9 else ""
-        below = ",".join(filter(None, [tag, "" if k is None else f"{k}{comma}{index}"]))
-        if not below:
-            return base
-        return f"{base}_{below}" if len(below) == 1 else f"{base}_{{{below}}}"
-
-    def squared(self, symbol: str) -> str:
-        """Write a square."""
-        return f"({symbol})^2" if " " in symbol else f"{symbol}^2"
-
-    def effect(self, letter: str, k: int, group: str) -> str:
-        """Write effect k of the group that row i belongs to."""
-        return f"{letter}_{{{k},{latex_name(group)}[i]}}"
-
-    def vector(self, items: Sequence[str]) -> str:
-        """Write a column vector."""
-        shown = items if len(items) <= 6 else [*items[:2], r"\vdots", items[-1]]
-        return r"\begin{pmatrix} " + r" \\ ".join(shown) + r" \end{pmatrix}"
-
-    def function(self, name: str, *arguments: str) -> str:
-        """Write a distribution or a function with its arguments."""
-        return rf"\operatorname{{{name}}}({', '.join(arguments)})"
-
-    def times(self, *factors: str) -> str:
-        """Write a product."""
-        return r" \, ".join(factors)
-
-    def prior(self, prior: Any) -> str:
-        """Write a prior in the notation of the equations: a normal by its mean and variance."""
-        if not isinstance(prior, Prior):
-            return latex_name(prior)
-        values = {p: latex_number(v) for p, v in prior.parameters.items()}
-        if prior.name in ("normal", "half-normal"):
-            values["sigma"] = self.squared(values["sigma"])
-            return self.function(prior.name.capitalize(), *values.values())
-        if prior.name == "lkj":
-            return self.function("LKJ", *values.values())
-        written = (f"{_PARAMETERS.get(p, f'\\{p}')} = {v}" for p, v in values.items())
-        return self.function(prior.name.capitalize(), *written)
-
-
-def latex_number(value: float) -> str:
-    r"""Write a number with four digits, powers of ten as LaTeX.
-
-    Examples
-    --------
-    >>> from hmlm.display import latex_number
-    >>> print(latex_number(2.5), latex_number(12345678))
-    2.5 1.235 \times 10^{7}
-    """
-    text = f"{value:.4g}"
-    power = re.fullmatch(r"(.+)e([+-]\d+)", text)
-    return rf"{power[1]} \times 10^{{{int(power[2])}}}" if power else text
-
-
-TEXT, LATEX = TextNotation(), LatexNotation()

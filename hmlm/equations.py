@@ -10,20 +10,12 @@ import numpy as np
 from rich.cells import cell_len
 
 from hmlm.design import Design
-from hmlm.display import (
-    LATEX,
-    TEXT,
-    Notation,
-    clean,
-    html_name,
-    html_table,
-    latex_number,
-    text_table,
-    wrap_sum,
-    wrap_words,
-)
+from hmlm.display import clean, html_name, html_table, text_table, wrap_sum, wrap_words
 from hmlm.errors import counted
-from hmlm.levels import Equation, make_factors, make_levels
+from hmlm.families import PARAMETERS
+from hmlm.letters import Marks, Symbol, make_factors, parameter_symbol, prior_symbols
+from hmlm.levels import Equation, make_levels
+from hmlm.notation import LATEX, TEXT, latex_number
 
 if TYPE_CHECKING:
     from hmlm.default_priors import ResolvedPriors
@@ -37,25 +29,31 @@ _PROCESS = 'class="tex2jax_process mathjax_process"'
 def _pooling_notes(design: Design, show: Callable[[object], str]) -> Iterator[str]:
     """Say what a reader must know that the equations do not say, names written with `show`."""
     spec = design.spec
-    if spec.group_terms and spec.pooling == "complete":
-        terms = ", ".join(show(str(t)) for t in spec.group_terms)
+    left_out = [*spec.group_terms, *(t for d in spec.distributional for t in d.group_terms)]
+    if left_out and spec.pooling == "complete":
+        named = dict.fromkeys(show(str(t)) for t in left_out)
         yield (
-            f"Complete pooling: no groups. {terms} {'is' if len(spec.group_terms) == 1 else 'are'} "
+            f"Complete pooling: no groups. {', '.join(named)} {'is' if len(named) == 1 else 'are'} "
             "left out, and all rows share the same coefficients."
         )
-    if design.blocks and spec.pooling == "none":
-        who = " and ".join(
-            f"the {counted(len(b.levels), 'group')} of {show(b.group)}" for b in design.blocks
-        )
+    factors = make_factors(design)
+    if factors and spec.pooling == "none":
+        who = " and ".join(f"the {counted(f.size, 'group')} of {show(f.group)}" for f in factors)
         yield (
             f"No pooling: each of {who} has its own coefficients, each with a prior of its own. "
             "They share no distribution, so no group learns from another."
         )
-    if design.aliased:
-        names = ", ".join(map(show, design.aliased))
+    aliased = [
+        p.named(column)
+        for p in design.predictors
+        for column in p.aliased
+        if not p.name or p.name in PARAMETERS  # those of other categories are those of the first
+    ]
+    if aliased:
+        names = ", ".join(map(show, aliased))
         why = (
             "the groups' own coefficients or earlier columns already contain them"
-            if design.blocks and spec.pooling == "none"
+            if factors and spec.pooling == "none"
             else "they are linear combinations of earlier columns"
         )
         yield f"Left out of the population part, because {why}: {names}."
@@ -83,61 +81,79 @@ def _group_rows(design: Design) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _symbols(design: Design, n: Notation) -> list[str]:
-    """Write the symbols of the parameters, in the order of `ResolvedPriors.entries`."""
-    factors = make_factors(design)
-    partial = design.spec.pooling == "partial"
-    symbols = [n.indexed("beta", k) for k in range(len(design.terms))]
-    for f in factors if partial else ():
-        symbols += [n.indexed(f"sd{f.tag}", k) for k in range(len(f.block.columns))]
-        symbols += [n.indexed(f"R{f.tag}")] if f.block.correlated else []
-    if design.spec.family.scale:
-        symbols.append(n.indexed("sigma"))
-    for f in () if partial else factors:
-        symbols += [n.indexed(f.letter, k, f.index) for k in range(len(f.block.columns))]
-    return symbols
-
-
-def _centred(priors: ResolvedPriors) -> list[int]:
-    """Return the coefficients whose prior is on the outcome at average predictors."""
-    return np.flatnonzero(priors.constant).tolist() if np.any(priors.x_means) else []
+def _is_centred(symbol: Symbol, priors: ResolvedPriors) -> bool:
+    """Return whether the prior of a parameter is at the average of the predictors."""
+    if symbol.marks is None or symbol.kind not in ("beta", "cutpoints"):
+        return False
+    own = priors.predictor(symbol.marks.predictor.name)
+    constant = symbol.kind == "cutpoints" or bool(own.constant[symbol.k])
+    return constant and bool(np.any(own.x_means))
 
 
 def _prior_rows(design: Design, priors: ResolvedPriors) -> list[tuple[str, str, str, str, str]]:
     """Return symbol, parameter, prior, source and note of every parameter."""
-    symbols = _symbols(design, TEXT)
-    for k in _centred(priors):
-        symbols[k] += "*"
     return [
-        (symbol, e.parameter, clean(e.prior), e.source, e.note)
-        for symbol, e in zip(symbols, priors.entries, strict=True)
+        (
+            f"{s.written}*" if _is_centred(s, priors) else s.written,
+            e.parameter,
+            clean(e.prior),
+            e.source,
+            e.note,
+        )
+        for s, e in zip(prior_symbols(design, TEXT), priors.entries, strict=True)
     ]
 
 
-def _centred_note(design: Design, priors: ResolvedPriors) -> list[str]:
-    """Say what a star means, if there is one."""
-    centred = _centred(priors)
-    if not centred:
-        return []
-    if design.terms[centred[0]] != "Intercept":
-        return ["* on the expected outcome at the average of the other predictors"]
-    first = TEXT.indexed("beta", centred[0])
-    return [f"* on the expected outcome at average predictors, {first} + Σₖ βₖ mean(xₖ)"]
+def _centred_notes(design: Design, priors: ResolvedPriors) -> list[str]:
+    """Say what the stars mean, if there are any."""
+    notes: dict[str, str] = {}
+    for s in prior_symbols(design, TEXT):
+        if s.marks is None or not _is_centred(s, priors):
+            continue
+        terms, coefficient = s.marks.predictor.terms, s.marks.coefficient
+        what = _scale(design, s.marks)
+        if s.kind == "cutpoints":
+            note = f"* at average predictors, {s.written} - Σₗ {TEXT.at('beta', 'l')} mean(xₗ)"
+        elif terms[s.k] != "Intercept":
+            note = f"* on {what} at the average of the other predictors"
+        else:
+            first, slope = TEXT.indexed(coefficient, s.k), TEXT.at(coefficient, "k")
+            note = f"* on {what} at average predictors, {first} + Σₖ {slope} mean(xₖ)"
+        notes.setdefault(what, note)
+    return list(notes.values())
+
+
+def _scale(design: Design, m: Marks) -> str:
+    """Say what a linear predictor is."""
+    family, name = design.spec.family, m.predictor.name
+    if name in PARAMETERS:
+        return f"{PARAMETERS[name].link}({TEXT.indexed(parameter_symbol(name))})"
+    if family.outcome in ("ordered", "category"):
+        return "η" if family.outcome == "ordered" else "each η"
+    if family.link == "identity":
+        return "the expected log outcome" if family.name == "lognormal" else "the expected outcome"
+    if family.link in ("log", "inverse"):
+        return "log(μ)" if family.link == "log" else "1 / μ"
+    return f"{family.link}(p)"
 
 
 def _prior_equations(design: Design, priors: ResolvedPriors) -> list[Equation]:
     """Write in LaTeX the priors that the levels do not show already."""
-    symbols = _symbols(design, LATEX)
-    for k in _centred(priors):
-        times = "" if priors.constant[k] == 1 else f"{latex_number(priors.constant[k])} "
-        symbols[k] += rf" + {times}{{\textstyle\sum_k}} \beta_k \bar{{x}}_k"
-    in_levels = {LATEX.indexed(f"R{f.tag}") for f in make_factors(design)}
-    last = len(symbols) - sum(map(len, priors.b.values()))
-    return [
-        Equation(left=symbol, relation="~", chunks=((LATEX.prior(e.prior),),))
-        for symbol, e in zip(symbols[:last], priors.entries[:last], strict=True)
-        if symbol not in in_levels
-    ]
+    equations = []
+    for s, e in zip(prior_symbols(design, LATEX), priors.entries, strict=True):
+        if s.kind in ("cor", "effect"):
+            continue
+        left = s.written
+        if s.marks is not None and _is_centred(s, priors):
+            ordered = s.kind == "cutpoints"
+            index = "l" if ordered else "k"
+            constant = 1.0 if ordered else priors.predictor(s.marks.predictor.name).constant[s.k]
+            times = "" if constant == 1 else f"{latex_number(constant)} "
+            slope = LATEX.at(s.marks.beta, index)
+            left += rf" {'-' if ordered else '+'} {times}{{\textstyle\sum_{index}}} {slope} "
+            left += rf"\bar{{x}}_{index}"
+        equations.append(Equation(left=left, relation="~", chunks=((LATEX.prior(e.prior),),)))
+    return equations
 
 
 def model_text(design: Design, priors: ResolvedPriors) -> str:
@@ -178,7 +194,11 @@ def model_text(design: Design, priors: ResolvedPriors) -> str:
         for e in equations:
             start = f"  {e.left} {e.relation} "
             widths = [[cell_len(t) for t in chunk] for chunk in e.chunks]
-            first, *more = wrap_sum(e.chunks, widths, WIDTH - cell_len(start))
+            room = WIDTH - cell_len(start)
+            if max(map(max, widths)) + 2 > room:  # a term too wide stands on a line of its own
+                lines.append(start.rstrip())
+                start, room = " " * 8, WIDTH - 8
+            first, *more = wrap_sum(e.chunks, widths, room)
             indent = " " * (cell_len(start) - 2)
             lines += [f"{start}{first}", *(f"{indent}{line}" for line in more)]
     for note in _pooling_notes(design, clean):
@@ -190,7 +210,7 @@ def model_text(design: Design, priors: ResolvedPriors) -> str:
         lines += wrap_words(design.data.missing_note, WIDTH, indent="  ", hanging="    ")
     lines += ["", "Priors"]
     lines += text_table([row[:4] for row in _prior_rows(design, priors)], WIDTH, flexible=1)
-    for note in _centred_note(design, priors):
+    for note in _centred_notes(design, priors):
         lines += wrap_words(note, WIDTH, indent="  ", hanging="    ")
     return "\n".join(lines)
 
@@ -233,7 +253,7 @@ def _aligned(
     sections: list[tuple[str, list[Equation]]], shown: list[tuple[str, list[Equation]]]
 ) -> str:
     """Lay out equations in LaTeX; `shown` are the same as text, which says how wide they are."""
-    relations = {"~": r"\sim", "=": "="}
+    relations = {"~": r"\sim", "∝": r"\propto"}
     rows = []
     for i, (heading, equations) in enumerate(sections):
         for k, e in enumerate(equations):
@@ -241,7 +261,7 @@ def _aligned(
             widths = [[cell_len(t) for t in chunk] for chunk in text]
             first, *more = wrap_sum(e.chunks, widths, _LATEX_WIDTH)
             start = rf"&{heading} \quad" if k == 0 else "&"
-            rows.append(rf"{start} & {e.left} &{relations[e.relation]} {first}")
+            rows.append(rf"{start} & {e.left} &{relations.get(e.relation, e.relation)} {first}")
             rows += [rf"& & &\qquad {{}} {line}" for line in more]
     body = " \\\\\n".join(f"  {row}" for row in rows)
     return f"\\begin{{aligned}}\n{body}\n\\end{{aligned}}"
@@ -292,5 +312,5 @@ def model_html(design: Design, priors: ResolvedPriors) -> str:
         for symbol, name, prior, source, note in _prior_rows(design, priors)
     ]
     parts.append(html_table(("Symbol", "Parameter", "Prior", "Source", "Scale"), table, "Priors"))
-    parts += [f"<p>{note}</p>" for note in _centred_note(design, priors)]
+    parts += [f"<p>{note}</p>" for note in _centred_notes(design, priors)]
     return "\n".join([*parts, "</div>"])

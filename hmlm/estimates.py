@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from hmlm.design import Block, Design, find_block, group_blocks
+from hmlm.design import Block, Design, Variable, find_block, group_blocks
 from hmlm.errors import HmlmError
+from hmlm.families import PARAMETERS
 from hmlm.linear import within_groups
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Scale = Literal["link", "ratio", "response"]
 TIDY_COLUMNS = (
     "fit",
     "component",
@@ -66,8 +68,8 @@ class Fit(Protocol):
         """Short name for the head of a column."""
         ...
 
-    def describe(self, name: str, prob: float) -> Numbers:
-        """Return the numbers of one variable."""
+    def describe(self, name: str, prob: float, ratio: bool = False) -> Numbers:
+        """Return the numbers of one variable, or of its exponential."""
         ...
 
 
@@ -123,65 +125,152 @@ def line_lead(design: Design, block: Block) -> np.ndarray | None:
     return lead
 
 
-def tidy_table(fit: Fit, prob: float = 0.95, groups: bool = True) -> pd.DataFrame:
+def group_means(design: Design, block: Block, mu: np.ndarray) -> np.ndarray:
+    """Average expected outcomes over the rows of every level.
+
+    Parameters
+    ----------
+    design : Design
+        The model.
+    block : Block
+        The grouping factor.
+    mu : ndarray, shape (..., N)
+        Expected outcome of every row.
+
+    Returns
+    -------
+    ndarray, shape (..., J)
+        The averages.
+    """
+    flat = mu.reshape(-1, mu.shape[-1])
+    sums = np.stack([np.bincount(block.index, row, len(block.levels)) for row in flat])
+    return (sums / block.sizes).reshape(*mu.shape[:-1], len(block.levels))
+
+
+RATIOS = {"log": "rate ratios", "logit": "odds ratios", "cloglog": "hazard ratios"}
+
+
+def check_scale(design: Design, scale: str) -> None:
+    """Raise an HmlmError if a table cannot be on that scale."""
+    if scale not in get_args(Scale):
+        raise HmlmError(f"scale is 'link', 'ratio' or 'response', not {scale!r}.")
+    link = design.spec.family.link
+    if scale == "ratio" and link not in RATIOS and design.spec.family.name != "lognormal":
+        raise HmlmError(
+            f"ratios are exponentials of coefficients under a log, logit or cloglog link; this "
+            f"model has the {link} link: use scale='link' or scale='response'."
+        )
+
+
+def tidy_table(
+    fit: Fit, prob: float = 0.95, groups: bool = True, scale: Scale = "link"
+) -> pd.DataFrame:
     """Make the tidy table of one fit; see `tidy`."""
     import pandas as pd
 
     if not 0 < prob < 1:
         raise HmlmError(f"prob must lie between 0 and 1, not {prob}.")
     design = fit.design
+    check_scale(design, scale)
     none = design.spec.pooling == "none"
     pieces = []
-    for name, dims in design.dims.items():
-        if name.startswith("b_") and (none or not groups):
+    for variable in design.variables:
+        if variable.kind == "group" and (none or not groups):
             continue
-        pieces.append(_rows(design, name, dims, fit.describe(name, prob)))
+        ratio = (
+            scale == "ratio"
+            and variable.kind == "population"
+            and variable.predictor not in PARAMETERS
+        )
+        numbers = fit.describe(variable.name, prob, ratio=ratio)
+        pieces.append(_rows(design, variable, numbers))
     for block in group_blocks(design) if groups else ():
-        for kind in ("total", "line"):
+        kinds = ["mean"] if scale == "response" else ["total", "line"]
+        if scale == "response" and design.spec.family.outcome in ("ordered", "category"):
+            continue
+        for kind in kinds:
             if kind == "line" and line_lead(design, block) is None:
                 continue
-            name = f"{kind}_{block.group}"
-            dims = (block.group, f"{block.group}_term")
-            pieces.append(_rows(design, name, dims, fit.describe(name, prob), block))
+            numbers = fit.describe(f"{kind}_{block.group}", prob, ratio=scale == "ratio")
+            pieces.append(_group_rows(block, kind, numbers))
     table = pd.concat([pd.DataFrame(p) for p in pieces], ignore_index=True)
     table["fit"] = fit.label
     table["prob"] = prob
     return table[list(TIDY_COLUMNS)]
 
 
-def _rows(
-    design: Design,
-    name: str,
-    dims: tuple[str, ...],
-    numbers: Numbers,
-    block: Block | None = None,
-) -> dict[str, Any]:
-    prefix, _, group = name.partition("_")
-    component = {"beta": "population", "b": "group"}.get(prefix, prefix)
-    if not dims:
-        component, group = "residual", ""
-    estimate = np.asarray(numbers.estimate, dtype=float)
+def term_label(design: Design, predictor: str, term: str) -> str:
+    """Return the name of a term: that of another predictor begins with the predictor's name.
+
+    Examples
+    --------
+    >>> import hmlm
+    >>> sleep = hmlm.load_dataset("sleepstudy")
+    >>> design = hmlm.Model("Reaction ~ Days + (1 | Subject); sigma ~ Days", sleep).design
+    >>> term_label(design, "", "Days"), term_label(design, "sigma", "Days")
+    ('Days', 'sigma_Days')
+    """
+    if not predictor and design.spec.family.outcome == "category":
+        predictor = f"mu_{design.categories[1]}"
+    return f"{predictor}_{term}" if predictor else term
+
+
+def find_effects(design: Design, variable: Variable) -> Block:
+    """Return the block that a variable of sds, correlations or group effects belongs to."""
+    if not variable.predictor:
+        return find_block(design, variable.group)
+    predictor = next(p for p in design.distributional if p.name == variable.predictor)
+    return next(b for b in predictor.blocks if b.group == variable.group)
+
+
+COMPONENTS = {"parameter": "residual", "cutpoint": "cutpoint"}
+
+
+def _rows(design: Design, variable: Variable, numbers: Numbers) -> dict[str, Any]:
     keep: Any = slice(None)
     level: Any = ""
-    if prefix == "cor":
-        block = find_block(design, group)
+    if variable.kind in ("sd", "cor", "group"):
+        block = find_effects(design, variable)
+        columns = [term_label(design, variable.predictor, c) for c in block.columns]
+    if variable.kind == "cor":
+        q = len(columns)
         pairs = [
             (i, j)
             for part in block.slices
             for i in range(part.start, part.stop)
             for j in range(i + 1, part.stop)
         ]
-        q = len(block.columns)
         keep = [i * q + j for i, j in pairs]
-        term: Any = [f"{block.columns[i]}, {block.columns[j]}" for i, j in pairs]
-    elif len(dims) == 2:
-        block = find_block(design, group) if block is None else block
-        level = np.repeat(np.asarray(block.levels, dtype=object), len(block.columns))
-        term = list(block.columns) * len(block.levels)
-    elif len(dims) == 1:
-        term = list(design.coords[dims[0]])
+        term: Any = [f"{columns[i]}, {columns[j]}" for i, j in pairs]
+    elif variable.kind == "group":
+        level = np.repeat(np.asarray(block.levels, dtype=object), len(columns))
+        term = columns * len(block.levels)
+    elif variable.kind == "sd":
+        term = columns
+    elif variable.kind == "population":
+        names = design.coords[variable.dims[0]]
+        term = [term_label(design, variable.predictor, t) for t in names]
+    elif variable.kind == "cutpoint":
+        term = list(design.coords[variable.dims[0]])
     else:
-        term = [name]
+        term = [variable.name]
+    component = COMPONENTS.get(variable.kind, variable.kind)
+    return _figures(component, variable.group, level, term, numbers, keep)
+
+
+def _group_rows(block: Block, kind: str, numbers: Numbers) -> dict[str, Any]:
+    """Return the rows of totals, lines or average expected outcomes of a grouping factor."""
+    if kind == "mean":
+        levels = np.asarray(block.levels, dtype=object)
+        return _figures(kind, block.group, levels, ["mean"] * len(levels), numbers)
+    level = np.repeat(np.asarray(block.levels, dtype=object), len(block.columns))
+    return _figures(kind, block.group, level, list(block.columns) * len(block.levels), numbers)
+
+
+def _figures(
+    component: str, group: str, level: Any, term: Any, numbers: Numbers, keep: Any = slice(None)
+) -> dict[str, Any]:
+    estimate = np.asarray(numbers.estimate, dtype=float)
 
     def flat(values: Any) -> np.ndarray:
         if values is None:
@@ -211,7 +300,7 @@ def _rows(
     }
 
 
-def tidy(fit: Fit, prob: float = 0.95, groups: bool = True) -> pd.DataFrame:
+def tidy(fit: Fit, prob: float = 0.95, groups: bool = True, scale: Scale = "link") -> pd.DataFrame:
     """Return every estimate of a fit in one tidy table.
 
     Parameters
@@ -223,17 +312,23 @@ def tidy(fit: Fit, prob: float = 0.95, groups: bool = True) -> pd.DataFrame:
         fit.
     groups : bool
         Whether to add the rows of every group.
+    scale : {"link", "ratio", "response"}
+        Coefficients and totals on the scale of the link; their exponentials, which are odds ratios
+        under a logit link and rate ratios under a log link (with the intercept the odds or the
+        rate itself); or, instead of totals, the average expected outcome of the rows of each group.
 
     Returns
     -------
     pandas.DataFrame
         One row a parameter with columns ``fit, component, group, level, term, estimate,
         std_error, lower, upper, prob, interval, ess_bulk, r_hat, df, statistic, p_value``.
-        Components: ``population`` (in the order of the columns of X), ``sd``, ``cor``,
-        ``residual``, ``group`` (deviations: lme4's ``ranef``), ``total`` (population + group:
-        lme4's ``coef``) and, where there are group-level predictors, ``line`` (the group's own
-        intercept and slopes with their contribution, which is what no pooling estimates). Figures
-        that a method cannot honestly give are NaN.
+        Components: ``population`` (in the order of the columns of X), ``cutpoint``, ``sd``,
+        ``cor``, ``residual`` (sigma and other parameters of the family), ``group`` (deviations:
+        lme4's ``ranef``), ``total`` (population + group: lme4's ``coef``), where there are
+        group-level predictors ``line`` (the group's own intercept and slopes with their
+        contribution, which is what no pooling estimates), and ``mean`` (average expected outcome
+        of the group's rows). Terms of another linear predictor begin with its name: ``sigma_x``.
+        Figures that a method cannot honestly give are NaN.
 
     Examples
     --------
@@ -250,4 +345,4 @@ def tidy(fit: Fit, prob: float = 0.95, groups: bool = True) -> pd.DataFrame:
     4         cor  Intercept, Days      0.07        NaN
     5    residual            sigma     25.59        NaN
     """
-    return tidy_table(fit, prob, groups)
+    return tidy_table(fit, prob, groups, scale)

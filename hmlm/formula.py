@@ -6,13 +6,17 @@ operators before anything is evaluated; it never sees the caller's variables.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
-from hmlm.errors import FormulaError
+from hmlm.errors import FormulaError, listed, suggest
 from hmlm.families import Family, get_family
 from hmlm.grammar import (
+    DEEPER,
+    HIGHER,
     OPERATORS,
+    PAIRS,
     Token,
     check_expression,
     column_name,
@@ -22,31 +26,41 @@ from hmlm.grammar import (
     write,
 )
 from hmlm.priors import check_priors
-from hmlm.spec import GroupTerm, ModelSpec
+from hmlm.spec import GroupTerm, ModelSpec, ParameterTerms
+
+_NAMES = frozenset({"IDENTIFIER", "BQNAME"})
 
 
 def parse_formula(
-    formula: str,
+    formula: str | Sequence[str],
     family: str | Family = "gaussian",
     priors: Mapping[str, Any] | None = None,
     weights: str | None = None,
+    link: str | None = None,
+    se: str | None = None,
 ) -> ModelSpec:
     """Read a formula in lme4's notation.
 
     Parameters
     ----------
-    formula : str
+    formula : str or sequence of str
         For example ``"y ~ x * z + (x | school/class)"``. Group terms are ``(1 | g)``,
         ``(x | g)`` (correlated), ``(x || g)`` (not correlated), ``(0 + x | g)``,
         ``(1 | g/h)`` and ``(1 | g:h)``. Functions: log, log2, log10, log1p, exp, sqrt, abs,
-        scale, center, poly, bs, C, I, offset and, for the outcome, p or prop. A column whose
-        name is not a plain word goes between backquotes.
+        scale, center, poly, bs, C, I, offset. A column whose name is not a plain word goes between
+        backquotes. The outcome may be ``p(successes, trials)``, or ``se(y, standard_error)`` where
+        standard errors are known. After a semicolon (or as the next of a list) a family parameter
+        may have a formula of its own: ``"y ~ x + (1 | g); sigma ~ x"``.
     family : str or Family
         Family of the outcome.
     priors : mapping of str to Prior, optional
         Priors of the user.
     weights : str, optional
         Column of weights.
+    link : str, optional
+        Link of the family; its default when None.
+    se : str, optional
+        Column of known standard errors of the outcome.
 
     Returns
     -------
@@ -65,6 +79,61 @@ def parse_formula(
     >>> [str(term) for term in spec.group_terms]
     ['(ses | school)', '(ses | school:pupil)']
     """
+    kind = get_family(family, link)
+    first, *others = split_formulas(formula)
+    outcome, right = _sides(first)
+    if not outcome:
+        raise FormulaError(f"there is no outcome before '~' in '{first}'.")
+    explained, trials, error, columns = _read_outcome(outcome, se)
+    terms, group_terms, names = _read_right(right, first)
+    distributional = _read_parameters(others, kind)
+    names += [name for _, more in distributional for name in more]
+    if both := set(columns).intersection(names):
+        raise FormulaError(
+            f"'{min(both)}' stands on both sides of '~': an outcome cannot predict itself."
+        )
+    return ModelSpec(
+        outcome=explained,
+        terms=terms,
+        group_terms=group_terms,
+        columns=tuple(dict.fromkeys([*columns, *names])),
+        family=kind,
+        priors=check_priors(priors),
+        weights=weights,
+        trials=trials,
+        standard_error=error,
+        distributional=tuple(found for found, _ in distributional),
+    )
+
+
+def split_formulas(formula: str | Sequence[str]) -> list[str]:
+    """Cut text at the semicolons outside of quotes; several formulas may also come as a list.
+
+    Examples
+    --------
+    >>> split_formulas("y ~ x + (1 | g); sigma ~ x")
+    ['y ~ x + (1 | g)', 'sigma ~ x']
+    """
+    if isinstance(formula, (list, tuple)):
+        return [piece for text in formula for piece in split_formulas(text)] or [""]
+    if not isinstance(formula, str):
+        raise FormulaError(f"a formula is text, as 'y ~ x + (1 | g)', not {formula!r:.60}.")
+    pieces, quote = [""], ""
+    for sign in formula:
+        if sign == ";" and not quote:
+            pieces.append("")
+            continue
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "`'\"":
+            quote = sign
+        pieces[-1] += sign
+    found = [piece.strip() for piece in pieces]
+    return [found[0], *filter(None, found[1:])]
+
+
+def _sides(formula: str) -> tuple[list[Token], list[Token]]:
+    """Return the tokens before and after '~'."""
     tokens = scan_formula(formula)
     tildes = [i for i, t in enumerate(tokens) if t.kind == "TILDE"]
     if len(tildes) != 1:
@@ -72,17 +141,58 @@ def parse_formula(
             f"a formula has one '~', as in 'y ~ x + (1 | g)'; there are {len(tildes)} in "
             f"'{formula}'."
         )
-    outcome, right = tokens[: tildes[0]], tokens[tildes[0] + 1 :]
-    if not outcome:
-        raise FormulaError(f"there is no outcome before '~' in '{formula}'.")
+    left, right = tokens[: tildes[0]], tokens[tildes[0] + 1 :]
     if not right:
         raise FormulaError(f"there is nothing after '~' in '{formula}': write 'y ~ 1' for a mean.")
+    return left, right
+
+
+def _read_outcome(
+    outcome: list[Token], se: str | None
+) -> tuple[str, str | None, str | None, list[str]]:
+    """Return outcome, trials and standard error as text, and the columns that they name."""
     if any(t.kind in OPERATORS - {"COMMA"} for t in outside_calls(outcome)):
         raise FormulaError(
             f"the outcome must be one column or one function of columns, not '{write(outcome)}': "
             "wrap arithmetic in I(...)."
         )
-    explained = check_expression(outcome, outcome=True)
+    columns = check_expression(outcome, outcome=True)
+    trials, error = None, se
+    if outcome[0].text in PAIRS and len(outcome) > 1:
+        name = outcome[0].text
+        inner = outcome[2:-1]
+        depth = accumulate((t.kind in DEEPER) - (t.kind in HIGHER) for t in inner)
+        cuts = [
+            i
+            for i, (t, d) in enumerate(zip(inner, depth, strict=True))
+            if t.kind == "COMMA" and not d
+        ]
+        second = "trials" if name in ("p", "prop") else "standard error"
+        if len(cuts) != 1:
+            raise FormulaError(
+                f"{name}(...) takes two columns, as {name}(y, {second.split()[0]}): see "
+                f"'{write(outcome)}'."
+            )
+        outcome, other = inner[: cuts[0]], inner[cuts[0] + 1 :]
+        if not outcome or len(other) != 1 or other[0].kind not in _NAMES | {"NUMBER"}:
+            raise FormulaError(
+                f"the second part of {name}(...) is the column of the {second}, not "
+                f"'{write(other)}'."
+            )
+        if second == "trials":
+            trials = other[0].name
+        elif se is not None:
+            raise FormulaError("standard errors are given twice: in se(...) and as se=.")
+        else:
+            error = other[0].name
+    if any(t.text in PAIRS and t.kind == "IDENTIFIER" for t in outcome[:-1] if len(outcome) > 1):
+        raise FormulaError(f"'{write(outcome)}' cannot stand inside another function.")
+    text = outcome[0].name if len(outcome) == 1 else write(outcome)
+    return text, trials, error, columns
+
+
+def _read_right(right: list[Token], formula: str) -> tuple[str, tuple[GroupTerm, ...], list[str]]:
+    """Return the population terms, the group terms and the columns of a right side."""
     names: list[str] = []
     population: list[Token] = []
     group_terms: list[GroupTerm] = []
@@ -100,19 +210,27 @@ def parse_formula(
             )
         population += [Token(kind="PLUS" if sign == "+" else "MINUS", text=sign), *piece]
     names = [*(check_expression(population) if population else []), *names]
-    if both := set(explained).intersection(names):
-        raise FormulaError(
-            f"'{min(both)}' stands on both sides of '~': an outcome cannot predict itself."
-        )
-    return ModelSpec(
-        outcome=outcome[0].name if len(outcome) == 1 else write(outcome),
-        terms=_with_intercept(population),
-        group_terms=tuple(group_terms),
-        columns=tuple(dict.fromkeys([*explained, *names])),
-        family=get_family(family),
-        priors=check_priors(priors),
-        weights=weights,
-    )
+    return _with_intercept(population), tuple(group_terms), names
+
+
+def _read_parameters(formulas: list[str], family: Family) -> list[tuple[ParameterTerms, list[str]]]:
+    """Read the formulas of family parameters, such as ``sigma ~ x + (1 | g)``."""
+    found: list[tuple[ParameterTerms, list[str]]] = []
+    for text in formulas:
+        left, right = _sides(text)
+        name = write(left)
+        if name not in family.parameters:
+            has = listed(family.parameters) or "none"
+            raise FormulaError(
+                f"'{name}' is no parameter of the {family.name} family; it has {has}."
+                f"{suggest(name, family.parameters)}"
+            )
+        if name in {done.name for done, _ in found}:
+            raise FormulaError(f"'{name}' has two formulas: write one.")
+        terms, group_terms, names = _read_right(right, text)
+        made = ParameterTerms(name=name, terms=terms, group_terms=group_terms)
+        found.append((made, names))
+    return found
 
 
 def _is_group_term(piece: list[Token]) -> bool:

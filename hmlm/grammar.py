@@ -15,10 +15,12 @@ from typing import Any
 from hmlm.errors import FormulaError, listed, suggest
 
 FUNCTIONS = frozenset(
-    "log log2 log10 log1p exp sqrt abs scale center poly bs C I offset p prop Treatment Sum".split()
+    "log log2 log10 log1p exp sqrt abs scale center poly bs C I offset p prop se "
+    "Treatment Sum".split()
 )
-OUTCOME_FUNCTIONS = frozenset("log log2 log10 log1p exp sqrt abs scale center I p prop".split())
-ONE_ARGUMENT = FUNCTIONS - {"poly", "bs", "C", "p", "prop"}
+OUTCOME_FUNCTIONS = frozenset("log log2 log10 log1p exp sqrt abs scale center I p prop se".split())
+PAIRS = frozenset({"p", "prop", "se"})
+ONE_ARGUMENT = FUNCTIONS - {"poly", "bs", "C"} - PAIRS
 KEYWORDS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "bs": frozenset({"df", "degree", "center", "lower_bound", "upper_bound"}),
@@ -246,12 +248,15 @@ def _is_contrast(token: Token, before: Token, calls: list[str]) -> bool:
 
 
 def _check_function(name: str, outcome: bool, calls: list[str]) -> None:
-    allowed = OUTCOME_FUNCTIONS if outcome else FUNCTIONS - {"p", "prop"}
+    allowed = OUTCOME_FUNCTIONS if outcome else FUNCTIONS - PAIRS
     if name in ("Treatment", "Sum") and not (calls and calls[-1] == "C"):
         raise FormulaError(f"{name}(...) goes inside C(...), as C(x, {name}('a')).")
     if name not in allowed:
         where = "the outcome" if outcome else "a formula"
-        extra = " p(successes, trials) belongs before '~'." if name in ("p", "prop") else ""
+        extra = ""
+        if name in PAIRS:
+            call = "se(y, standard_error)" if name == "se" else "p(successes, trials)"
+            extra = f" {call} belongs before '~'."
         raise FormulaError(
             f"'{name}' is not a function that {where} may use.{extra}"
             f"{suggest(name, allowed)} Allowed: {listed(sorted(allowed), 20)}. Anything else: make "

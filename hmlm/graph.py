@@ -23,6 +23,7 @@ _SHAPES = {
     "Data": ('[("', '")]', "data"),
     "Potential": ('{{"', '"}}', "potential"),
 }
+_SHORTENED = {"invgamma": "InverseGamma", "lognormal": "LogNormal", "t": "StudentT"}
 _STYLES = ("classDef observed fill:#9e9e9e,color:#000", "classDef data fill:#e0e0e0,color:#000")
 
 
@@ -189,9 +190,13 @@ def _mermaid(pm_model: Any) -> str:
 def _distribution(variable: Any, kind: str) -> str:
     if not kind.endswith("Random Variable"):
         return kind
+    import pymc as pm
     from pymc.model_graph import random_variable_symbol
 
-    return str(random_variable_symbol(variable)).lstrip("_")
+    # PyMC writes its own HalfStudentT as Halfstudentt, BetaBinomial as Beta_binomial, and so on.
+    spelled = {name.lower(): name for name in pm.distributions.__all__} | _SHORTENED
+    found = str(random_variable_symbol(variable)).lstrip("_")
+    return spelled.get(found.replace("_", "").lower(), found)
 
 
 def _escape(label: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hmlm.data import GroupedData, make_grouped_data
-from hmlm.design import Design, make_design
+from hmlm.data import GroupedData
+from hmlm.design import Design, make_design, read_data
 from hmlm.errors import HmlmError
 from hmlm.families import Family
 from hmlm.formula import parse_formula
@@ -24,18 +24,26 @@ class Model:
 
     Parameters
     ----------
-    formula : str
+    formula : str or sequence of str
         The model in lme4's notation, for example ``"y ~ x + (x | group)"``; see
-        `hmlm.formula.parse_formula`.
+        `hmlm.formula.parse_formula`. A count out of trials is ``p(successes, trials)``. A family
+        parameter may have a formula of its own: ``"y ~ x + (1 | group); sigma ~ x"``.
     data : pandas.DataFrame, polars.DataFrame or another eager table
         The rows. Those with a missing value in a column of the formula are left out and counted
         in ``status``.
     family : str or Family
-        Family of the outcome.
+        Family of the outcome: gaussian, student-t, bernoulli, binomial, beta-binomial, poisson,
+        negative-binomial, gamma, lognormal, beta, ordinal, categorical, or a zero-inflated or
+        hurdle model of counts; see `hmlm.families.FAMILIES`.
     priors : mapping of str to Prior, optional
         Priors that replace the defaults; see `with_priors`.
+    link : str, optional
+        Link of the family; its default when None.
     weights : str, optional
         Column of positive weights: the residual variance of a row is sigma^2 / weight.
+    se : str, optional
+        Column of known standard errors of a gaussian outcome (a meta-analysis); the same as
+        ``se(y, column)`` before the ``~``.
     collinear : {"error", "drop"}
         Refuse predictors that depend on earlier ones, or drop them as lme4 does.
 
@@ -57,22 +65,23 @@ class Model:
 
     def __init__(
         self,
-        formula: str,
+        formula: str | Sequence[str],
         data: Any,
         family: str | Family = "gaussian",
         priors: Mapping[str, Any] | None = None,
         *,
+        link: str | None = None,
         weights: str | None = None,
+        se: str | None = None,
         collinear: str = "error",
     ) -> None:
         if collinear not in ("error", "drop"):
             raise HmlmError(f"collinear is 'error' or 'drop', not {collinear!r}.")
-        if weights is not None and not isinstance(weights, str):
-            raise HmlmError(f"weights is the name of a column, not {weights!r:.60}.")
-        spec = parse_formula(formula, family, priors, weights)
-        columns = [*spec.columns, *([weights] if weights else [])]
-        outcome = [spec.outcome] if spec.outcome in spec.columns else []
-        self._set(spec, make_grouped_data(data, columns, spec.groups, outcome), collinear)
+        for name, column in (("weights", weights), ("se", se)):
+            if column is not None and not isinstance(column, str):
+                raise HmlmError(f"{name} is the name of a column, not {column!r:.60}.")
+        spec = parse_formula(formula, family, priors, weights, link, se)
+        self._set(spec, read_data(spec, data), collinear)
         if spec.priors:
             self._resolved()
 
@@ -180,8 +189,9 @@ class Model:
         Parameters
         ----------
         method : object, optional
-            `hmlm.NUTS()` (the default), `hmlm.REML()`, `hmlm.ML()`, `hmlm.OLS()`, `hmlm.EM()` or
-            `hmlm.Gibbs()`.
+            `hmlm.NUTS()` (the default); for gaussian models `hmlm.REML()`, `hmlm.ML()`,
+            `hmlm.OLS()`, `hmlm.EM()` or `hmlm.Gibbs()`; for other families `hmlm.Laplace()` and
+            `hmlm.GLM()`.
         random_seed : int, optional
             Seed, for draws that can be had again.
         progressbar : bool

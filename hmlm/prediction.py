@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-from pandas.api.types import is_numeric_dtype
 
-from hmlm.data import index_levels, read_columns
-from hmlm.design import Block, Design
-from hmlm.errors import DataError, HmlmError, counted, listed
+from hmlm.design import Design
+from hmlm.errors import HmlmError
+from hmlm.expectation import category_probabilities, draw_outcomes, expected_outcome
+from hmlm.families import PARAMETERS
+from hmlm.links import from_link, link_slope
+from hmlm.new_rows import Groups, NewRows, new_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,139 +20,7 @@ if TYPE_CHECKING:
     from hmlm.estimates import Fit
 
 Kind = Literal["mean", "linear", "response"]
-Groups = Literal["include", "population", "new"]
 ROWS_AT_ONCE = 1_000
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class NewRows:
-    """The arrays of rows to be predicted.
-
-    Attributes
-    ----------
-    X : ndarray, shape (M, p)
-        Population columns.
-    offset : ndarray, shape (M,)
-        Offset, zero where there is none.
-    Z : tuple of ndarray
-        For each block, shape (M, q).
-    index : tuple of ndarray of int
-        For each block the position of every row's level; -1 for a level outside the fit.
-    new_index : tuple of ndarray of int
-        For each block, a number for each distinct level among these rows.
-    """
-
-    X: np.ndarray
-    offset: np.ndarray
-    Z: tuple[np.ndarray, ...]
-    index: tuple[np.ndarray, ...]
-    new_index: tuple[np.ndarray, ...]
-
-
-def new_rows(design: Design, new_data: Any, groups: Groups) -> NewRows:
-    """Make the arrays of new rows with the meaning that every column had in the fit.
-
-    Raises
-    ------
-    DataError
-        If a column is missing or has missing values, or (under ``groups="include"``) a level was
-        not in the data of the fit.
-    """
-    if new_data is None:
-        n = len(design.y)
-        return NewRows(
-            X=design.X,
-            offset=np.zeros(n) if design.offset is None else design.offset,
-            Z=tuple(b.Z for b in design.blocks),
-            index=tuple(b.index for b in design.blocks),
-            new_index=tuple(b.index for b in design.blocks),
-        )
-    factors = {f for g in design.spec.groups for f in g.split(":")}
-    used = {f for b in design.blocks for f in b.group.split(":")}
-    outcome = _outcome_columns(design)
-    predictors = [c for c in design.spec.columns if c not in outcome]
-    wanted = [c for c in predictors if c not in factors or _is_predictor(design, c)]
-    columns = list(_column_names(new_data))
-    known = [f for f in sorted(used) if f in columns or groups == "include"]
-    frame = read_columns(new_data, tuple(dict.fromkeys([*wanted, *known])) or tuple(columns[:1]))
-    for name in frame:
-        if missing := int(frame[name].isna().sum()):
-            raise DataError(
-                f"column '{name}' is missing in {counted(missing, 'row')} of the new data: fill "
-                "them in or leave the rows out."
-            )
-        trained = design.data.frame[name].dtype
-        if name in wanted and is_numeric_dtype(trained) and not is_numeric_dtype(frame[name]):
-            raise DataError(
-                f"column '{name}' held numbers in the fit, and is of type {frame[name].dtype} in "
-                f"{counted(len(frame), 'row')} of new data: convert it first."
-            )
-        if name in wanted and hasattr(trained, "categories"):
-            unknown = sorted(set(map(str, frame[name])) - set(map(str, trained.categories)))
-            if unknown:
-                raise DataError(
-                    f"factor '{name}' has levels in the new data that it did not have in the fit: "
-                    f"{listed(unknown)}."
-                )
-            frame[name] = frame[name].astype(trained)
-    X, offset = design.encoding.again(frame)
-    keep = [design.encoding.names.index(t) for t in design.terms]
-    index, new_index, Z = [], [], []
-    for block in design.blocks:
-        Z.append(np.column_stack([e.again(frame)[0] for e in block.encodings]))
-        here = [f for f in block.group.split(":") if f in frame]
-        if len(here) < len(block.group.split(":")):
-            index.append(np.full(len(frame), -1))
-            new_index.append(np.arange(len(frame)))
-            continue
-        codes, levels = index_levels(frame, block.group)
-        position = _match(levels, block)
-        index.append(position[codes])
-        new_index.append(codes)
-        if groups == "include" and (index[-1] < 0).any():
-            unknown = levels[np.unique(codes[index[-1] < 0])].tolist()
-            raise DataError(
-                f"{counted(len(unknown), 'level')} of '{block.group}' in "
-                f"{counted(int((index[-1] < 0).sum()), 'row')} were not in the data of the fit: "
-                f"{listed(unknown)}. Pass groups='new' to draw new groups from the population, or "
-                "groups='population' to leave group effects out."
-            )
-    return NewRows(
-        X=X[:, keep],
-        offset=np.zeros(len(frame)) if offset is None else offset,
-        Z=tuple(Z),
-        index=tuple(index),
-        new_index=tuple(new_index),
-    )
-
-
-def _column_names(data: Any) -> list[str]:
-    return list(data) if isinstance(data, dict) else list(getattr(data, "columns", []))
-
-
-def _outcome_columns(design: Design) -> set[str]:
-    """Columns that only the outcome needs."""
-    spec = design.spec
-    if spec.outcome in spec.columns:
-        return {spec.outcome}
-    return {c for c in spec.columns if c in spec.outcome and not _is_predictor(design, c)}
-
-
-def _is_predictor(design: Design, column: str) -> bool:
-    """Whether a column stands in a population term or on the left of a group term."""
-    import re
-
-    texts = [design.spec.terms, *(t.terms for t in design.spec.group_terms)]
-    word = re.compile(rf"(?<![\w`]){re.escape(column)}(?![\w`(])|`{re.escape(column)}`")
-    return any(word.search(text) for text in texts)
-
-
-def _match(levels: Any, block: Block) -> np.ndarray:
-    """Positions of levels among those of the fit; -1 where they are new."""
-    position = block.levels.get_indexer(levels)
-    if (position < 0).all() and levels.dtype != block.levels.dtype:
-        position = block.levels.map(str).get_indexer(levels.map(str))
-    return np.asarray(position)
 
 
 def _check_request(kind: str, groups: str, prob: float) -> None:
@@ -162,11 +32,11 @@ def _check_request(kind: str, groups: str, prob: float) -> None:
         raise HmlmError(f"prob must lie between 0 and 1, not {prob}.")
 
 
-def _covariance(design: Design, estimates: Any, group: str) -> np.ndarray:
+def _covariance(estimates: Any, sd_name: str, cor_name: str) -> np.ndarray:
     """Covariance matrices of group effects from sds and correlations, shape (..., q, q)."""
-    sd = np.asarray(estimates[f"sd_{group}"])
+    sd = np.asarray(estimates[sd_name])
     q = sd.shape[-1]
-    cor = estimates[f"cor_{group}"] if f"cor_{group}" in estimates else np.eye(q)
+    cor = estimates[cor_name] if cor_name in estimates else np.eye(q)
     # A correlation with an effect of variance zero is blank, and weighs nothing.
     return sd[..., :, None] * np.nan_to_num(np.asarray(cor)) * sd[..., None, :]
 
@@ -184,7 +54,14 @@ def predict_classical(
 
     _check_request(kind, groups, prob)
     design: Design = fit.design
-    rows = new_rows(design, new_data, groups)
+    family = design.spec.family
+    if kind == "response" and not (family.name == "gaussian" and family.link == "identity"):
+        raise HmlmError(
+            f"intervals for new {family.name} outcomes are those of draws: use "
+            "kind='mean', or predict from hmlm.NUTS()."
+        )
+    whole = new_rows(design, new_data, groups, kind == "response")
+    rows = whole.mean
     beta = fit.estimates.get("beta", np.empty(0))
     eta = rows.offset + (rows.X @ beta if len(beta) else 0.0)
     alone = design.spec.pooling == "none"
@@ -210,24 +87,144 @@ def predict_classical(
                 "groups, or pool partially."
             )
         elif groups == "new":
-            D = _covariance(design, fit.estimates, block.group)
+            D = _covariance(fit.estimates, f"sd_{block.group}", f"cor_{block.group}")
             variance += np.einsum("nk,kl,nl->n", Z, D, Z)
     variance += np.einsum("np,pr,nr->n", lead, fit.vcov, lead)
     if kind == "response":
-        variance += float(fit.estimates["sigma"]) ** 2
+        sigma2 = float(fit.estimates.get("sigma", 1.0)) ** 2
+        variance += sigma2 / (1.0 if whole.weights is None else whole.weights)
     # How the effects of several factors vary together is not kept without pooling.
     unknown = blank | (alone and len(design.blocks) > 1)
     error = np.where(unknown, np.nan, np.sqrt(np.maximum(variance, 0.0)))
     eta = np.where(blank, np.nan, eta)
     half = special.ndtri(0.5 + prob / 2) * error
+    bounds = [eta - half, eta + half]
+    if kind == "mean" and family.link != "identity":
+        # The interval is that of the linear predictor; the standard error by the delta method.
+        error = error * np.abs(link_slope(family.link, eta))
+        eta = from_link(family.link, eta)
+        bounds = np.sort([from_link(family.link, bound) for bound in bounds], axis=0).tolist()
     return pd.DataFrame(
-        {"estimate": eta, "std_error": error, "lower": eta - half, "upper": eta + half}
+        {"estimate": eta, "std_error": error, "lower": bounds[0], "upper": bounds[1]}
     )
+
+
+def linear_predictors(
+    design: Design,
+    posterior: Mapping[str, np.ndarray],
+    rows: NewRows,
+    part: slice,
+    fresh: Mapping[str, np.ndarray] | None = None,
+    population: bool = False,
+) -> list[np.ndarray]:
+    """Return every linear predictor in some rows, each of shape (draws, rows).
+
+    Parameters
+    ----------
+    design : Design
+        What was fitted.
+    posterior : mapping of str to ndarray
+        Draws of every variable, the draw on the first axis.
+    rows : NewRows
+        All rows.
+    part : slice
+        Which of them.
+    fresh : mapping of str to ndarray, optional
+        Effects of new groups, which stand in place of those in `posterior`.
+    population : bool
+        Whether to leave group effects out.
+    """
+    n_draws = len(next(iter(posterior.values())))
+    etas = []
+    for p, arrays in zip(design.predictors, rows.predictors, strict=True):
+        eta = np.repeat(arrays.offset[part][None], n_draws, axis=0)
+        if p.terms:
+            eta += posterior[p.named("beta")] @ arrays.X[part].T
+        for k, block in enumerate(p.blocks):
+            name = p.named(f"b_{block.group}")
+            if population:
+                continue
+            drawn = fresh is not None and name in fresh
+            effects = fresh[name] if fresh is not None and drawn else posterior[name]
+            at = arrays.new_index[k][part] if drawn else arrays.index[k][part]
+            eta += np.einsum("nk,snk->sn", arrays.Z[k][part], effects[:, at, :])
+        etas.append(eta)
+    return etas
+
+
+def family_values(
+    design: Design, posterior: Mapping[str, np.ndarray], etas: list[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the family's parameters, of shapes that broadcast with (draws, rows)."""
+    values = {name: posterior[name][:, None] for name in design.parameters}
+    if design.known_se:
+        values["sigma"] = np.ones((1, 1))
+    for p, eta in zip(design.predictors, etas, strict=True):
+        if p.name in PARAMETERS:
+            values[p.name] = from_link(PARAMETERS[p.name].link, eta)
+    return values
+
+
+def expected_rows(
+    design: Design,
+    posterior: Mapping[str, np.ndarray],
+    rows: NewRows,
+    fresh: Mapping[str, np.ndarray] | None = None,
+    population: bool = False,
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield the expected outcome of some rows after the others, with the rows: (draws, rows).
+
+    Of an ordinal or categorical outcome the probabilities of the categories, (draws, rows, K).
+    """
+    for start in range(0, rows.size, ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        etas = linear_predictors(design, posterior, rows, part, fresh, population)
+        yield part, _expected(design, posterior, etas)
+
+
+def _expected(
+    design: Design, posterior: Mapping[str, np.ndarray], etas: list[np.ndarray]
+) -> np.ndarray:
+    family = design.spec.family
+    if family.outcome in ("ordered", "category"):
+        cuts = posterior["cutpoints"][:, None] if family.outcome == "ordered" else None
+        return category_probabilities(family, etas, cuts)
+    return expected_outcome(family, etas[0], family_values(design, posterior, etas))
+
+
+def new_groups(
+    design: Design,
+    posterior: Mapping[str, np.ndarray],
+    rows: NewRows,
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Draw effects of new groups from N(0, D), correlated within each group.
+
+    Raises
+    ------
+    HmlmError
+        If the model does not pool, so that there is no population of groups.
+    """
+    found = {}
+    n_draws = len(next(iter(posterior.values())))
+    for p, arrays in zip(design.predictors, rows.predictors, strict=True):
+        for block, new_index in zip(p.blocks, arrays.new_index, strict=True):
+            if design.spec.pooling == "none":
+                raise HmlmError(
+                    "without pooling there is no population to draw new groups from: predict for "
+                    "known groups, or pool partially."
+                )
+            D = _covariance(posterior, p.named(f"sd_{block.group}"), p.named(f"cor_{block.group}"))
+            vals, vecs = np.linalg.eigh(D)
+            root = vecs * np.sqrt(np.maximum(vals, 0.0))[:, None, :]
+            normal = rng.standard_normal((n_draws, int(new_index.max()) + 1, len(block.columns)))
+            found[p.named(f"b_{block.group}")] = np.einsum("skl,sjl->sjk", root, normal)
+    return found
 
 
 def predict_bayes(
     fit: Fit,
-    posterior: Any,
+    posterior: Mapping[str, np.ndarray],
     new_data: Any,
     kind: Kind,
     groups: Groups,
@@ -249,40 +246,45 @@ def predict_bayes(
 
     _check_request(kind, groups, prob)
     design = fit.design
-    rows = new_rows(design, new_data, groups)
+    family = design.spec.family
+    rows = new_rows(design, new_data, groups, kind == "response")
     rng = np.random.default_rng(random_seed)
-    n_draws = len(next(iter(posterior.values())))
-    fresh: list[np.ndarray | None] = []
-    for block, new_index in zip(design.blocks, rows.new_index, strict=True):
-        if groups != "new":
-            fresh.append(None)
-            continue
-        if design.spec.pooling == "none":
-            raise HmlmError(
-                "without pooling there is no population to draw new groups from: predict for known "
-                "groups, or pool partially."
-            )
-        D = _covariance(design, posterior, block.group)
-        vals, vecs = np.linalg.eigh(D)
-        root = vecs * np.sqrt(np.maximum(vals, 0.0))[:, None, :]
-        normal = rng.standard_normal((n_draws, int(new_index.max()) + 1, len(block.columns)))
-        fresh.append(np.einsum("skl,sjl->sjk", root, normal))
-    out = np.empty((len(rows.offset), 4))
+    fresh = new_groups(design, posterior, rows, rng) if groups == "new" else None
+    categories = family.outcome in ("ordered", "category")
+    width = len(design.categories) if categories and kind != "linear" else 1
+    out = np.empty((rows.size, width, 4))
     tails = [0.5 - prob / 2, 0.5 + prob / 2]
-    for start in range(0, len(rows.offset), ROWS_AT_ONCE):
+    for start in range(0, rows.size, ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
-        eta = np.repeat(rows.offset[part][None], n_draws, axis=0)
-        if design.terms:
-            eta += posterior["beta"] @ rows.X[part].T
-        for k, block in enumerate(design.blocks):
-            if groups == "population":
-                continue
-            drawn = fresh[k]
-            effects = posterior[f"b_{block.group}"] if drawn is None else drawn
-            at = rows.index[k][part] if drawn is None else rows.new_index[k][part]
-            eta += np.einsum("nk,snk->sn", rows.Z[k][part], effects[:, at, :])
-        if kind == "response":
-            eta += posterior["sigma"][:, None] * rng.standard_normal(eta.shape)
-        out[part, 0], out[part, 1] = eta.mean(axis=0), eta.std(axis=0, ddof=1)
-        out[part, 2:] = np.quantile(eta, tails, axis=0).T
-    return pd.DataFrame(out, columns=["estimate", "std_error", "lower", "upper"])
+        etas = linear_predictors(design, posterior, rows, part, fresh, groups == "population")
+        if kind == "linear":
+            shown = etas[0]
+        elif kind == "mean" or categories:
+            shown = _expected(design, posterior, etas)
+            if kind == "response":
+                shown = _draw_categories(shown, rng)
+        else:
+            shown = draw_outcomes(
+                family,
+                etas[0],
+                family_values(design, posterior, etas),
+                rng,
+                None if rows.trials is None else rows.trials[part],
+                None if rows.weights is None else rows.weights[part],
+            )
+        shown = shown.reshape(*shown.shape[:2], -1)
+        out[part, :, 0], out[part, :, 1] = shown.mean(axis=0), shown.std(axis=0, ddof=1)
+        out[part, :, 2:] = np.moveaxis(np.quantile(shown, tails, axis=0), 0, -1)
+    table = pd.DataFrame(out.reshape(-1, 4), columns=["estimate", "std_error", "lower", "upper"])
+    if width > 1:
+        table.insert(0, "category", np.tile(np.asarray(design.categories), rows.size))
+        table.index = np.repeat(np.arange(rows.size), width)
+    return table
+
+
+def _draw_categories(probabilities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return which category a new outcome is in, as zeros and a one."""
+    K = probabilities.shape[-1]
+    u = rng.random(probabilities.shape[:-1])
+    chosen = (u[..., None] > np.cumsum(probabilities, axis=-1)).sum(axis=-1)
+    return np.asarray(np.eye(K)[np.minimum(chosen, K - 1)])

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from hmlm.errors import PriorError, listed, suggest
 
-Support = Literal["real", "positive", "interval", "correlation"]
+Support = Literal["real", "positive", "interval", "unit", "correlation"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -55,6 +55,9 @@ PRIOR_KINDS: Mapping[str, PriorKind] = MappingProxyType(
         "lognormal": PriorKind(
             parameters={"mu": 0.0, "sigma": None}, support="positive", positive=("sigma",)
         ),
+        "beta": PriorKind(
+            parameters={"alpha": None, "beta": None}, support="unit", positive=("alpha", "beta")
+        ),
         "lkj": PriorKind(parameters={"eta": 1.0}, support="correlation", positive=("eta",)),
     }
 )
@@ -67,8 +70,8 @@ class Prior:
     ----------
     name : str
         One of normal, student-t, cauchy, flat, uniform, half-normal, half-student-t, half-cauchy,
-        half-flat, exponential, gamma, inverse-gamma, lognormal, lkj. Case, spaces and underscores
-        do not matter.
+        half-flat, exponential, gamma, inverse-gamma, lognormal, beta, lkj. Case, spaces and
+        underscores do not matter.
     **parameters : float
         The parameters by the names that PyMC uses for the same distribution (`mu`, `sigma`, `nu`,
         `alpha`, `beta`, `lam`, `lower`, `upper`, `eta`).
@@ -134,10 +137,10 @@ class Prior:
 
     @property
     def support(self) -> Support:
-        """Which values the distribution covers: real, positive, interval or correlation."""
+        """Which values the distribution covers: real, positive, interval, unit or correlation."""
         kind = PRIOR_KINDS[self._name]
         if kind.support == "interval" and self._parameters["lower"] >= 0:
-            return "positive"
+            return "unit" if self._parameters["upper"] <= 1 else "positive"
         return kind.support
 
     def __eq__(self, other: object) -> bool:

@@ -61,6 +61,33 @@ class GroupTerm:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class ParameterTerms:
+    """A family parameter with a formula of its own, such as ``sigma ~ x + (1 | g)``.
+
+    Attributes
+    ----------
+    name : str
+        The parameter.
+    terms : str
+        The population part of its formula.
+    group_terms : tuple of GroupTerm
+        Its group terms.
+    """
+
+    name: str
+    terms: str
+    group_terms: tuple[GroupTerm, ...]
+
+    def __str__(self) -> str:
+        """Return the formula of the parameter."""
+        return f"{self.name} ~ {_right_side(self.terms, self.group_terms)}"
+
+
+def _right_side(terms: str, group_terms: tuple[GroupTerm, ...]) -> str:
+    return " + ".join([terms.removeprefix("1 + "), *map(str, group_terms)])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class ModelSpec:
     """What to fit, before any data are seen.
 
@@ -83,6 +110,12 @@ class ModelSpec:
         ``sigma``.
     weights : str or None
         Column of weights: the residual variance of a row is sigma^2 / weight.
+    trials : str or None
+        Column, or number, of trials of an outcome ``p(successes, trials)``.
+    standard_error : str or None
+        Column of known standard errors of the outcome.
+    distributional : tuple of ParameterTerms
+        Family parameters with formulas of their own.
     """
 
     outcome: str
@@ -93,18 +126,35 @@ class ModelSpec:
     pooling: Pooling = "partial"
     priors: Mapping[str, Any]
     weights: str | None = None
+    trials: str | None = None
+    standard_error: str | None = None
+    distributional: tuple[ParameterTerms, ...] = ()
 
     @property
     def formula(self) -> str:
         """The whole formula as text."""
-        right = " + ".join([self.terms.removeprefix("1 + "), *map(str, self.group_terms)])
         outcome = quoted(self.outcome) if self.outcome in self.columns else self.outcome
-        return f"{outcome} ~ {right}"
+        if self.trials is not None:
+            outcome = f"p({outcome}, {_quoted_column(self.trials, self.columns)})"
+        elif self.standard_error is not None:
+            outcome = f"se({outcome}, {_quoted_column(self.standard_error, self.columns)})"
+        first = f"{outcome} ~ {_right_side(self.terms, self.group_terms)}"
+        return "; ".join([first, *map(str, self.distributional)])
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Names of the grouping factors, each once, in the order of the formula."""
+        """Grouping factors of the mean, each once, in the order of the formula."""
         return tuple(dict.fromkeys(t.group for t in self.group_terms))
+
+    @property
+    def all_groups(self) -> tuple[str, ...]:
+        """Grouping factors of the mean and of all other parameters."""
+        more = [t.group for d in self.distributional for t in d.group_terms]
+        return tuple(dict.fromkeys([*self.groups, *more]))
+
+
+def _quoted_column(text: str, columns: tuple[str, ...]) -> str:
+    return quoted(text) if text in columns else text
 
 
 def with_pooling(spec: ModelSpec, pooling: str) -> ModelSpec:

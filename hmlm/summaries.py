@@ -11,6 +11,7 @@ import numpy as np
 
 from hmlm.design import Design
 from hmlm.errors import counted
+from hmlm.families import PARAMETERS
 from hmlm.status import Status
 from hmlm.tables import Table, number, p_text
 
@@ -71,15 +72,45 @@ def _random_table(fit: Any) -> Table:
                     ]
             width = max(width, len(row) - 4)
             rows.append(row)
-    sigma = float(fit.estimates["sigma"])
-    rows.append(["Residual", "", f"{sigma:.7f}", f"{sigma**2:.7f}"])
+    if "sigma" in fit.estimates:
+        sigma = float(fit.estimates["sigma"])
+        rows.append(["Residual", "", f"{sigma:.7f}", f"{sigma**2:.7f}"])
     rows = [row + [""] * (4 + width - len(row)) for row in rows]
     head = ["Group", "Effect", "StdDev", "Variance", *(["Corr"] + [""] * (width - 1))[:width]]
     return Table(header=head, rows=rows, title="Random effects:", left=2)
 
 
+def _family_line(design: Design) -> list[str]:
+    family = design.spec.family
+    return [] if str(family) == "gaussian" else [f"{family.name} with the {family.link} link"]
+
+
+def _fixed_table(fit: Any) -> Table:
+    """Lay out the population coefficients: t tests, or z tests where there is no residual sd."""
+    numbers = fit.describe("beta", 0.95)
+    normal = fit.design.spec.family.name != "gaussian"
+    rows = []
+    for k, term in enumerate(fit.design.terms):
+        free = [] if normal else [number(fit.df[k], 1).removesuffix(".0")]
+        p_value = "" if np.isnan(numbers.p_value[k]) else p_text(numbers.p_value[k])
+        rows.append(
+            [
+                term,
+                f"{numbers.estimate[k]:.7f}",
+                f"{numbers.std_error[k]:.7f}",
+                *free,
+                f"{numbers.statistic[k]:.6f}",
+                p_value,
+            ]
+        )
+    tests = ["z-value"] if normal else ["DF", "t-value"]
+    return Table(
+        header=["", "Value", "Std.Error", *tests, "p-value"], rows=rows, title="Fixed effects:"
+    )
+
+
 def classical_summary(fit: Any) -> Summary:
-    """Lay out a classical fit as nlme's ``summary.lme`` does.
+    """Lay out a classical fit as nlme's ``summary.lme`` does, or glmer's where not gaussian.
 
     Parameters
     ----------
@@ -90,33 +121,14 @@ def classical_summary(fit: Any) -> Summary:
     head = Table(
         header=["AIC", "BIC", "logLik"],
         rows=[[f"{fit.aic:.4f}", f"{fit.bic:.4f}", f"{fit.log_likelihood:.4f}"]],
-        title=f"{design.spec.formula}\nFit by {fit.label}",
+        title="\n".join([design.spec.formula, *_family_line(design), f"Fit by {fit.label}"]),
         left=0,
     )
     parts: list[str | Table] = [head]
     if design.spec.pooling == "partial" and design.blocks:
         parts.append(_random_table(fit))
     if design.terms:
-        numbers = fit.describe("beta", 0.95)
-        rows = [
-            [term, f"{v:.7f}", f"{s:.7f}", number(d, 1).removesuffix(".0"), f"{t:.6f}", p_text(p)]
-            for term, v, s, d, t, p in zip(
-                design.terms,
-                numbers.estimate,
-                numbers.std_error,
-                fit.df,
-                numbers.statistic,
-                numbers.p_value,
-                strict=True,
-            )
-        ]
-        parts.append(
-            Table(
-                header=["", "Value", "Std.Error", "DF", "t-value", "p-value"],
-                rows=rows,
-                title="Fixed effects:",
-            )
-        )
+        parts.append(_fixed_table(fit))
         if len(design.terms) > 1:
             cor = fit.correlation.to_numpy()
             names = list(design.terms)
@@ -130,14 +142,20 @@ def classical_summary(fit: Any) -> Summary:
                     title="Correlation of fixed effects:",
                 )
             )
-    if not (design.spec.pooling == "partial" and design.blocks):
+    gaussian = design.spec.family.name == "gaussian"
+    for name in () if gaussian else design.parameters:
+        meaning = PARAMETERS[name].meaning.partition(":")[0].capitalize()
+        parts.append(f"{meaning} ({name}): {float(fit.estimates[name]):.7f}")
+    if "sigma" in fit.estimates and not (design.spec.pooling == "partial" and design.blocks):
         parts.append(f"Residual standard deviation: {float(fit.estimates['sigma']):.7f}")
-    quantiles = np.quantile(fit.standardized_residuals, [0, 0.25, 0.5, 0.75, 1])
+    residuals = fit.standardized_residuals
+    known = residuals[~np.isnan(residuals)]
+    quantiles = np.quantile(known if len(known) else np.full(1, np.nan), [0, 0.25, 0.5, 0.75, 1])
     parts.append(
         Table(
             header=["Min", "Q1", "Med", "Q3", "Max"],
             rows=[[f"{v:.8f}" for v in quantiles]],
-            title="Standardized within-group residuals:",
+            title="Standardized within-group residuals:" if gaussian else "Pearson residuals:",
             left=0,
         )
     )

@@ -10,16 +10,17 @@ from support import make
 from hmlm.datasets import load_dataset
 from hmlm.default_priors import resolve_priors
 from hmlm.design import make_design
-from hmlm.display import LATEX, TEXT, clean, clip, latex_name, wrap_sum, wrap_words
+from hmlm.display import clean, clip, latex_name, wrap_sum, wrap_words
 from hmlm.equations import model_html, model_latex, model_text
 from hmlm.formula import parse_formula
+from hmlm.notation import LATEX, TEXT
 from hmlm.priors import PRIOR_KINDS, Prior
 from hmlm.spec import with_priors
 
 # Every macro that the LaTeX may use: MathJax 2 to 4 and KaTeX know them all.
 MACROS = set(
     r"begin end text operatorname sim quad qquad mu beta sigma eta nu lambda alpha dots vdots bar "
-    r"sum textstyle times backslash lbrace rbrace wedge".split()
+    r"sum textstyle times backslash lbrace rbrace wedge gamma delta pi phi le propto".split()
 )
 SIGNS = set(r"\ _ % & # $ ,".split())
 HOSTILE = [

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import hmlm
 from hmlm.errors import HmlmError
 from hmlm.graph import MermaidGraph, draw_graph
 
@@ -121,6 +123,49 @@ def test_mermaid_where_there_is_no_graphviz(model, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda program: f"/bin/{program}")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert isinstance(draw_graph(model), MermaidGraph)
+
+
+@pytest.mark.parametrize(
+    ("formula", "family", "labels", "edges"),
+    [
+        (
+            "p(cases, size) ~ x + (1 | g)",
+            "binomial",
+            {"y": "Binomial", "trials": "Data", "sd_g": "HalfStudentT", "z_g": "Normal"},
+            {("trials", "y"), ("b_g", "y"), ("beta", "y")},
+        ),
+        (
+            "x ~ 1 + (1 | g); sigma ~ 1 + x2 + (x2 | g)",
+            "gaussian",
+            {"y": "Normal", "sigma_sd_g": "HalfStudentT", "sigma_chol_g": "LKJCorr"},
+            {("sigma_beta", "y"), ("sigma_b_g", "y"), ("sigma_sd_g", "sigma_b_g")},
+        ),
+        (
+            "cases ~ x + (1 | g)",
+            "zero-inflated-negative-binomial",
+            {"y": "ZeroInflatedNegativeBinomial", "zi": "Beta", "alpha": "InverseGamma"},
+            {("zi", "y"), ("alpha", "y")},
+        ),
+        (
+            "grade ~ x + (1 | g)",
+            "ordinal",
+            {"y": "Categorical", "cutpoints_centered": "OrderedNormal"},
+            {("cutpoints_centered", "cutpoints"), ("cutpoints", "y")},
+        ),
+    ],
+)
+def test_models_of_several_families(no_dot, formula, family, labels, edges):
+    rng = np.random.default_rng(1)
+    cases = rng.poisson(2, 60)
+    frame = pd.DataFrame({"cases": cases, "size": cases + 5, "g": np.arange(60) // 10})
+    frame["grade"] = np.minimum(cases, 3)
+    frame["x"], frame["x2"] = rng.normal(size=(2, 60))
+    graph = str(hmlm.Model(formula, frame, family=family).graph())
+    nodes = nodes_of(graph)
+    found = dict(re.findall(r'"([^"<]+)<br/>~ (\w+)"', graph))
+    assert labels.items() <= found.items()
+    drawn = set(re.findall(r"^  (n\d+) --> (n\d+)$", graph, re.M))
+    assert {(nodes[a], nodes[b]) for a, b in edges} <= drawn
 
 
 def test_import_is_light():

@@ -16,7 +16,7 @@ from hmlm.default_priors import resolve_priors
 from hmlm.errors import HmlmError
 from hmlm.families import Family
 from hmlm.models.build import build_model, resolve_centered
-from hmlm.models.covariance import choose_centered
+from hmlm.models.centering import choose_centered
 from hmlm.models.distributions import DISTRIBUTIONS
 from hmlm.priors import PRIOR_KINDS
 
@@ -269,7 +269,7 @@ def test_every_prior_of_a_coefficient(small, prior):
 
 def test_every_kind_of_prior_has_a_distribution():
     assert {*DISTRIBUTIONS, "lkj"} == set(PRIOR_KINDS)
-    assert {p.name for p in REAL + POSITIVE} | {"lkj"} == set(PRIOR_KINDS)
+    assert {p.name for p in REAL + POSITIVE} | {"beta", "lkj"} == set(PRIOR_KINDS)
 
 
 @pytest.mark.parametrize("eta", [1.0, 2.0, 5.0])
@@ -399,6 +399,8 @@ def test_centered_that_cannot_be(small, centered, words):
 
 def test_unknown_family_is_refused(small):
     design = make("y ~ x + (1 | g)", small)
-    spec = dataclasses.replace(design.spec, family=Family(name="weibull", link="log"))
+    spec = dataclasses.replace(
+        design.spec, family=Family(name="weibull", link="log", links=("log",))
+    )
     with pytest.raises(HmlmError, match="no PyMC likelihood for the family 'weibull'"):
         build_model(dataclasses.replace(design, spec=spec))

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from hmlm.default_priors import ResolvedPriors
-from hmlm.design import Design, find_block
+from hmlm.design import Block, Design, find_block
 from hmlm.errors import HmlmError
-from hmlm.estimates import Numbers, line_lead, tidy_table, total_lead
+from hmlm.estimates import Numbers, Scale, line_lead, tidy_table, total_lead
 from hmlm.fitting.diagnostics import convergence
-from hmlm.prediction import Groups, Kind, predict_bayes
+from hmlm.new_rows import Groups, new_rows
+from hmlm.prediction import Kind, expected_rows, predict_bayes
 from hmlm.spec import POOLING_WORDS
 from hmlm.status import Status
 from hmlm.summaries import Summary, bayes_summary
@@ -109,9 +111,16 @@ class BayesFit:
             return effects[name]
         return self._parameters[name]
 
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """Number of chains, and of draws of each."""
+        # Not from a parameter: a model may have group effects only, drawn when asked for.
+        chains, n = next(iter(self._stats.values())).shape[:2]
+        return chains, n
+
     def _size(self, name: str) -> int:
         """Return how many numbers the draws of one variable are."""
-        chains, n = self._parameters["sigma"].shape[:2]
+        chains, n = self._shape
         return chains * n * math.prod(len(self.design.coords[d]) for d in self.design.dims[name])
 
     def _too_many(self, name: str) -> bool:
@@ -122,7 +131,7 @@ class BayesFit:
         import xarray as xr
 
         design = self.design
-        chains, n = self._parameters["sigma"].shape[:2]
+        chains, n = self._shape
         base = {"chain": np.arange(chains), "draw": np.arange(n)}
         dims = {name: d for name, d in design.dims.items() if not self._too_many(name)}
         used = {d for ds in dims.values() for d in ds}
@@ -155,11 +164,13 @@ class BayesFit:
     def _quantity(self, name: str) -> np.ndarray:
         """Draws of a variable, or of the totals or lines of a grouping factor."""
         kind, _, group = name.partition("_")
-        if kind not in ("total", "line"):
+        if name in self.design.dims or kind not in ("total", "line", "mean"):
             return self.variable(name)
         block = find_block(self.design, group)
+        if kind == "mean":
+            return self._group_means(block)
         if self.design.spec.pooling == "complete":
-            chains, n = self._parameters["sigma"].shape[:2]
+            chains, n = self._shape
             effects = np.zeros((chains, n, len(block.levels), len(block.columns)))
         else:
             effects = self.variable(f"b_{group}")
@@ -171,14 +182,40 @@ class BayesFit:
             return effects + (beta @ total_lead(self.design, block).T)[:, :, None, :]
         return effects + np.einsum("cdp,jqp->cdjq", beta, lead, optimize=True)
 
-    def describe(self, name: str, prob: float) -> Numbers:
+    def _group_means(self, block: Block) -> np.ndarray:
+        """Draws of the average expected outcome of each level's rows, shape (chains, draws, J)."""
+        rows = new_rows(self.design, None, "include")
+        posterior = self._flat_draws("include")
+        n_draws, J = len(next(iter(posterior.values()))), len(block.levels)
+        sums = np.zeros((n_draws, J))
+        for part, mu in expected_rows(self.design, posterior, rows):
+            own = block.index[part]
+            member = sparse.csr_array(
+                (np.ones(len(own)), (np.arange(len(own)), own)), (len(own), J)
+            )
+            sums += mu @ member
+        return (sums / block.sizes).reshape(*self._shape, J)
+
+    def _flat_draws(self, groups: Groups) -> dict[str, np.ndarray]:
+        """Return draws by variable, the chains put together."""
+        found = {}
+        for variable in self.design.variables:
+            if groups == "include" or variable.kind != "group":
+                values = self.variable(variable.name)
+                found[variable.name] = values.reshape(-1, *values.shape[2:])
+        return found
+
+    def describe(self, name: str, prob: float, ratio: bool = False) -> Numbers:
         """Return mean, sd, interval and convergence of one variable, totals or lines.
 
-        Convergence is left blank for more than 5,000 numbers at once.
+        Convergence is left blank for more than 5,000 numbers at once. With `ratio`, the draws are
+        exponentiated.
         """
-        key = f"{name} at {prob}"
+        key = f"{name} at {prob}{' as ratio' if ratio else ''}"
         if key not in self._kept:
             draws = self._quantity(name)
+            if ratio:
+                draws = np.exp(draws)
             tails = np.quantile(draws, [0.5 - prob / 2, 0.5 + prob / 2], axis=(0, 1))
             found = {} if draws[0, 0].size > MOST_CHECKED else convergence(draws)
             self._kept[key] = Numbers(
@@ -193,9 +230,9 @@ class BayesFit:
         numbers: Numbers = self._kept[key]
         return numbers
 
-    def tidy(self, prob: float = 0.95, groups: bool = True) -> pd.DataFrame:
+    def tidy(self, prob: float = 0.95, groups: bool = True, scale: Scale = "link") -> pd.DataFrame:
         """Return every estimate in one tidy table; see `hmlm.tidy`."""
-        return tidy_table(self, prob, groups)
+        return tidy_table(self, prob, groups, scale)
 
     def summary(self, prob: float = 0.95) -> Summary:
         """Return posterior means, sds, intervals and convergence, for terminal and notebook."""
@@ -216,7 +253,8 @@ class BayesFit:
         new_data : data frame, optional
             New rows; those of the fit when None.
         kind : {"mean", "linear", "response"}
-            The expected outcome, the linear predictor, or a new observation with its residual.
+            The expected outcome (a probability where there are trials; for categories, one column
+            each), the linear predictor, or a new observation.
         groups : {"include", "population", "new"}
             Known groups by their effects (unknown ones are refused), every group at the
             population, or every group as a new one: drawn from N(0, D), its effects correlated,
@@ -229,15 +267,10 @@ class BayesFit:
         Returns
         -------
         pandas.DataFrame
-            Columns ``estimate``, ``std_error``, ``lower`` and ``upper``, a row for each row.
+            Columns ``estimate``, ``std_error``, ``lower`` and ``upper``, a row for each row; with
+            ``category`` as another column, and a row for each category, where there are such.
         """
-        needed = [
-            name for name in self.design.dims if groups == "include" or not name.startswith("b_")
-        ]
-        posterior = {}
-        for name in needed:
-            values = self.variable(name)
-            posterior[name] = values.reshape(-1, *values.shape[2:])
+        posterior = self._flat_draws(groups)
         return predict_bayes(self, posterior, new_data, kind, groups, prob, random_seed)
 
     def _repr_html_(self) -> str:
@@ -249,7 +282,7 @@ class BayesFit:
 
     def __repr__(self) -> str:
         """Return one line: the model, the method, the number of draws."""
-        chains, n = self._parameters["sigma"].shape[:2]
+        chains, n = self._shape
         return f"<BayesFit {self.design.spec.formula!r} by {self.method}: {chains} x {n} draws>"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from hmlm.design import Design
 from hmlm.errors import HmlmError, counted
 from hmlm.fitting.parameters import chosen_parameters, interval_table, parameters_of
-from hmlm.likelihoods.gaussian import gaussian_sums, spread_at
+from hmlm.likelihoods.gaussian import gaussian_sums, known_sigma2, spread_at
 from hmlm.likelihoods.optimum import best_point
 from hmlm.likelihoods.threads import one_blas_thread
 
@@ -71,8 +71,9 @@ def bootstrap_fit(
 ) -> pd.DataFrame:
     """Simulate outcomes from a fit and refit each by the same method.
 
-    New group effects are drawn from N(0, D) and residuals from N(0, sigma^2 / weight), as
-    `bootMer` of lme4 does by default. Without partial pooling the group effects stay as they are.
+    New group effects are drawn from N(0, D) and residuals from N(0, sigma^2 / weight), or with
+    the known standard errors, as `bootMer` of lme4 does by default. Without partial pooling the
+    group effects stay as they are.
 
     Parameters
     ----------
@@ -167,7 +168,7 @@ class _Bootstrap:
     halves : tuple of ndarray
         A root of the covariance of the effects of each block; none where they stay as they are.
     sigma : ndarray, shape (N,)
-        Residual sd of each row.
+        Residual sd, or known standard error, of each row.
     reml : bool
         Whether the likelihood is restricted.
     theta : ndarray or None
@@ -185,7 +186,7 @@ class _Bootstrap:
     @classmethod
     def of(cls, fit: Any) -> _Bootstrap:
         design, estimates = fit.design, fit.estimates
-        sigma = np.full(len(design.y), float(estimates["sigma"]))
+        sigma = np.full(len(design.y), float(estimates.get("sigma", 1.0)))
         if design.weights is not None:
             sigma = sigma / np.sqrt(design.weights)
         mean, halves, theta = fit.fitted, [], None
@@ -199,7 +200,9 @@ class _Bootstrap:
                 values, vectors = np.linalg.eigh(np.outer(sd, sd) * np.nan_to_num(cor))
                 halves.append(vectors * np.sqrt(np.maximum(values, 0.0)))
             with one_blas_thread():
-                _, theta, _ = best_point(gaussian_sums(design), fit.restricted)
+                _, theta, _ = best_point(
+                    gaussian_sums(design), fit.restricted, sigma2=known_sigma2(design)
+                )
         return cls(
             design=design,
             method=fit.method,
@@ -234,7 +237,9 @@ class _Bootstrap:
             return dict(self.method.run(design).estimates)
         with one_blas_thread():
             sums = gaussian_sums(design)
-            point, theta, _ = best_point(sums, self.reml, start=self.theta)
+            point, theta, _ = best_point(
+                sums, self.reml, start=self.theta, sigma2=known_sigma2(design)
+            )
         return {
             "beta": sums.basis.to_user(point.gamma),
             "sigma": np.array(np.sqrt(point.sigma2)),

@@ -13,9 +13,12 @@ from scipy import special
 
 from hmlm.design import Design, find_block
 from hmlm.errors import HmlmError
-from hmlm.estimates import Numbers, line_lead, tidy_table, total_lead
+from hmlm.estimates import Numbers, Scale, group_means, line_lead, tidy_table, total_lead
 from hmlm.fitting.parameters import chosen_parameters, interval_table
-from hmlm.prediction import Groups, Kind, predict_classical
+from hmlm.likelihoods.exponential import row_likelihood
+from hmlm.links import from_link, link_slope
+from hmlm.new_rows import Groups
+from hmlm.prediction import Kind, predict_classical
 from hmlm.spec import POOLING_WORDS
 from hmlm.status import Status
 from hmlm.summaries import Summary, classical_summary
@@ -58,7 +61,8 @@ class ClassicalFit:
         Convergence and singularity, in sentences.
     estimates : mapping of str to ndarray
         Point estimates by the names that the draws of a Bayesian fit have: ``beta``,
-        ``sd_<group>``, ``cor_<group>``, ``sigma``, ``b_<group>``.
+        ``sd_<group>``, ``cor_<group>``, the family's parameter (``sigma``, ``alpha`` or ``phi``),
+        ``b_<group>``.
     vcov : ndarray, shape (p, p)
         Covariance of the population coefficients.
     df : ndarray, shape (p,)
@@ -138,44 +142,100 @@ class ClassicalFit:
         return pd.DataFrame(self.vcov / np.outer(se, se), index=terms, columns=terms)
 
     @property
-    def fitted(self) -> np.ndarray:
-        """Fitted values with the group effects, shape (N,)."""
+    def linear_predictor(self) -> np.ndarray:
+        """Linear predictor with the group effects, on the scale of the link, shape (N,).
+
+        NaN where it needs a coefficient that cannot be estimated.
+        """
         design = self.design
         eta = design.X @ self.estimates["beta"] if design.terms else np.zeros(len(design.y))
         for block in design.blocks:
-            modes = np.nan_to_num(self.effects[block.group].modes)
+            modes = self.effects[block.group].modes
             eta = eta + np.einsum("nk,nk->n", block.Z, modes[block.index])
         return eta if design.offset is None else eta + design.offset
 
     @property
+    def fitted(self) -> np.ndarray:
+        """Fitted values with the group effects, shape (N,).
+
+        On the scale of the outcome; the probability of a success where there are trials.
+        """
+        return from_link(self.design.spec.family.link, self.linear_predictor)
+
+    @property
     def standardized_residuals(self) -> np.ndarray:
-        """Innermost Pearson residuals: (y - fitted) / sigma, shape (N,)."""
-        residual = (self.design.y - self.fitted) / float(self.estimates["sigma"])
-        if self.design.weights is not None:
-            residual = residual * np.sqrt(self.design.weights)
+        """Innermost Pearson residuals, shape (N,): outcome less its mean, over its sd."""
+        design, family = self.design, self.design.spec.family
+        if family.name != "gaussian":
+            parameter = float(self.estimates[design.parameters[0]]) if design.parameters else 1.0
+            rows = row_likelihood(family, design.y, design.trials, parameter)
+            return rows.pearson(self.linear_predictor)
+        # Where the standard errors are known sigma is one, and the weights hold them.
+        residual = (design.y - self.fitted) / float(self.estimates.get("sigma", 1.0))
+        if design.weights is not None:
+            residual = residual * np.sqrt(design.weights)
         return residual
 
-    def describe(self, name: str, prob: float) -> Numbers:
-        """Return estimate, standard error, interval and test of a variable, a total or a line."""
+    def describe(self, name: str, prob: float, ratio: bool = False) -> Numbers:
+        """Return estimate, standard error, interval and test of a variable, a total or a line.
+
+        ``mean_<group>`` is the average expected outcome of the rows of each group. With `ratio`,
+        estimate and interval are exponentials, and the standard error is that of the delta method.
+        """
         value, error, df = self._moments(name)
         is_beta = name == "beta"
         with np.errstate(divide="ignore", invalid="ignore"):
             half = special.stdtrit(df, 0.5 + prob / 2) * error
             statistic = value / error if is_beta else np.full(np.shape(value), np.nan)
             p_value = 2 * special.stdtr(df, -np.abs(statistic))
+        lower, upper = value - half, value + half
+        if ratio:
+            with np.errstate(over="ignore"):
+                value, lower, upper = np.exp(value), np.exp(lower), np.exp(upper)
+            error = value * error
         return Numbers(
             estimate=value,
             std_error=error,
-            lower=value - half,
-            upper=value + half,
+            lower=lower,
+            upper=upper,
             interval="wald",
             df=df if is_beta else None,
             statistic=statistic,
             p_value=p_value,
         )
 
+    def _mean_moments(self, group: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the average expected outcome of every group, with delta-method standard errors.
+
+        They are NaN where there are several factors: their effects are not independent.
+        """
+        design = self.design
+        block = find_block(design, group)
+        eta = self.linear_predictor
+        value = group_means(design, block, self.fitted)
+        if len(design.blocks) > 1:
+            return value, np.full(len(value), np.nan)
+        slope = link_slope(design.spec.family.link, eta)
+        by_beta = group_means(design, block, slope * design.X.T).T
+        known = self.vcov
+        if not design.blocks:
+            variance = np.einsum("jp,pr,jr->j", by_beta, known, by_beta)
+            return value, np.sqrt(np.maximum(variance, 0.0))
+        effects = self.effects[group]
+        by_own = group_means(design, block, slope * block.Z.T).T
+        through = np.einsum("jk,jkp->jp", by_own, effects.gain)
+        variance = np.einsum("jk,jkl,jl->j", by_own, effects.covariance, by_own)
+        lead = by_beta - through
+        variance += np.einsum("jp,pr,jr->j", lead, known, lead)
+        if design.spec.pooling == "none":
+            # The covariance of own coefficients has the uncertainty of beta in it already.
+            variance -= np.einsum("jp,pr,jr->j", through, known, through)
+        return value, np.sqrt(np.maximum(variance, 0.0))
+
     def _moments(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | float]:
         kind, _, group = name.partition("_")
+        if kind == "mean":
+            return *self._mean_moments(group), np.inf
         if kind not in ("total", "line"):
             value = np.asarray(self.estimates[name])
             error = self.std_errors[name]
@@ -183,6 +243,8 @@ class ClassicalFit:
                 value = np.where(self.effects[group].estimable, value, np.nan)
             return value, error, self.df if name == "beta" else np.inf
         free = float(self.n_effective - self.n_parameters + 1)
+        if "sigma" not in self.estimates:
+            free = np.inf
         if self.design.spec.pooling == "none":
             value, error, _ = self._moments(f"b_{group}")
             return value, error, free
@@ -204,9 +266,9 @@ class ClassicalFit:
         )
         return value, np.sqrt(np.maximum(variance, 0.0)), np.inf
 
-    def tidy(self, prob: float = 0.95) -> pd.DataFrame:
+    def tidy(self, prob: float = 0.95, groups: bool = True, scale: Scale = "link") -> pd.DataFrame:
         """Return every estimate in one tidy table; see `hmlm.tidy`."""
-        return tidy_table(self, prob)
+        return tidy_table(self, prob, groups, scale)
 
     def confint(
         self,
@@ -280,7 +342,7 @@ class ClassicalFit:
         return interval_table(chosen, self.estimates, bounds, prob, "wald")
 
     def summary(self) -> Summary:
-        """Return the fit as nlme prints it, for terminal and notebook."""
+        """Return the fit as nlme or glmer prints it, for terminal and notebook."""
         return classical_summary(self)
 
     def predict(

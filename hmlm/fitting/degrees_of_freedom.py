@@ -71,7 +71,8 @@ def coefficient_tests(
 
     Under "auto" nlme's rule where the grouping factors are nested; where they are crossed it does
     not apply, and Satterthwaite's approximation takes its place unless the problem is so large
-    that it would take longer than the fit and change nothing.
+    that it would take longer than the fit and change nothing. Where the standard errors of the
+    outcome are known, tests are by the normal distribution, as in metafor.
 
     Parameters
     ----------
@@ -91,7 +92,9 @@ def coefficient_tests(
     check_df(df, reml)
     vcov = point.sigma2 * sums.basis.covariance_to_user(point.K_inverse)
     why = ""
-    if df == "auto":
+    if df == "auto" and design.known_se:
+        df, why = "normal", "; the standard errors of the outcome are known"
+    elif df == "auto":
         df = "inner-outer"
         if find_structure(design).rest:
             large = sums.n > MOST_ROWS or (
@@ -105,7 +108,7 @@ def coefficient_tests(
     if df == "satterthwaite":
         return CoefficientTests(
             vcov=vcov,
-            df=satterthwaite(sums, theta, point, reml),
+            df=satterthwaite(sums, theta, point, reml, design.known_se),
             note=f"Degrees of freedom by Satterthwaite's approximation{why}.",
         )
     if df == "kenward-roger":
@@ -119,7 +122,11 @@ def coefficient_tests(
 
 
 def satterthwaite(
-    sums: GaussianSums, theta: np.ndarray, point: ProfiledPoint, reml: bool
+    sums: GaussianSums,
+    theta: np.ndarray,
+    point: ProfiledPoint,
+    reml: bool,
+    known: bool = False,
 ) -> np.ndarray:
     """Return Satterthwaite's degrees of freedom, as lmerTest does.
 
@@ -139,13 +146,15 @@ def satterthwaite(
         The likelihood there.
     reml : bool
         Whether the likelihood is restricted.
+    known : bool
+        Whether sigma is known, and adds no uncertainty.
 
     Returns
     -------
     ndarray, shape (p,)
         Degrees of freedom; infinite where the variance is known exactly.
     """
-    bent = curvature(theta, point.sigma2, sums, reml)
+    bent = curvature(theta, point.sigma2, sums, reml, known)
     values, vectors = np.linalg.eigh(bent.hessian)
     used = values > FLAT * values.max()
     half = vectors[:, used] * np.sqrt(2 / values[used])

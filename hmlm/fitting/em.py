@@ -23,7 +23,7 @@ from hmlm.likelihoods.em_steps import (
     px_update,
     residual_variance,
 )
-from hmlm.likelihoods.gaussian import gaussian_sums
+from hmlm.likelihoods.gaussian import gaussian_sums, known_sigma2
 from hmlm.likelihoods.profiled import (
     GaussianSums,
     ProfiledPoint,
@@ -77,7 +77,8 @@ class EM:
 
     Where a variance is estimated as zero, EM and ECME creep: each step takes off a share of the
     variance that is proportional to the variance, so that about 1/t is left after t steps. PX-EM
-    takes off a constant share.
+    takes off a constant share. Where the standard errors of the outcome are known there is no
+    sigma to estimate, and EM and ECME are the same.
 
     References
     ----------
@@ -148,17 +149,17 @@ class EM:
             sums = gaussian_sums(design)
             factors = em_factors(design, sums)
             theta = np.concatenate([np.where(f.shape.is_diagonal, 1.0, 0.0) for f in factors])
-            sigma2 = None
-            if self.algorithm == "em":
+            known = sigma2 = known_sigma2(design)
+            if self.algorithm == "em" and known is None:
                 sigma2 = profiled_deviance(theta, sums, self.reml).sigma2
             rows, progress = [], _Progress(self.tolerance)
             while True:
                 point = profiled_deviance(theta, sums, self.reml, sigma2)
-                rows.append(_row(factors, sums, theta, point))
+                rows.append(_row(factors, sums, theta, point, known))
                 progress.add(-0.5 * point.deviance)
                 if progress.converged or progress.iterations == self.max_iterations:
                     break
-                theta, sigma2 = self._step(factors, sums, theta, point)
+                theta, sigma2 = self._step(factors, sums, theta, point, known)
             problems, notes = [], []
             if progress.converged:
                 name = ALGORITHMS[self.algorithm]
@@ -167,7 +168,7 @@ class EM:
                 edges = [
                     sentence
                     for k in range(len(factors))
-                    if (sentence := _creeping(k, factors, sums, theta, point, self.reml))
+                    if (sentence := _creeping(k, factors, sums, theta, point, self.reml, known))
                 ]
                 problems.append(self._problem(progress, edges))
         trace = pd.DataFrame(rows)
@@ -190,14 +191,19 @@ class EM:
         )
 
     def _step(
-        self, factors: list[Factor], sums: GaussianSums, theta: np.ndarray, point: ProfiledPoint
+        self,
+        factors: list[Factor],
+        sums: GaussianSums,
+        theta: np.ndarray,
+        point: ProfiledPoint,
+        known: float | None,
     ) -> tuple[np.ndarray, float | None]:
-        """Return theta and, for plain EM, sigma^2 after one iteration."""
+        """Return theta, and sigma^2 for plain EM or where it is known, after one iteration."""
         if self.algorithm == "px-em":
-            return px_update(factors, sums, theta, point, self.reml), None
+            return px_update(factors, sums, theta, point, self.reml, known), known
         new = em_update(factors, sums, theta, point.gradient)
-        if self.algorithm == "ecme":
-            return new, None
+        if self.algorithm == "ecme" or known is not None:
+            return new, known
         sigma2 = residual_variance(sums, theta, point, self.reml)
         return new * np.sqrt(point.sigma2 / sigma2), sigma2
 
@@ -255,7 +261,11 @@ class _Progress:
 
 
 def _row(
-    factors: list[Factor], sums: GaussianSums, theta: np.ndarray, point: ProfiledPoint
+    factors: list[Factor],
+    sums: GaussianSums,
+    theta: np.ndarray,
+    point: ProfiledPoint,
+    known: float | None,
 ) -> dict[str, float]:
     """One row of the trace, on the user's scale."""
     row = {"log_likelihood": -0.5 * point.deviance}
@@ -268,7 +278,8 @@ def _row(
         for a, b in zip(*np.nonzero(np.triu(factor.joint, 1)), strict=True):
             pair = f"{block.columns[a]}, {block.columns[b]}"
             row[f"cor_{block.group}[{pair}]"] = float(cor[a, b])
-    row["sigma"] = float(np.sqrt(point.sigma2))
+    if known is None:
+        row["sigma"] = float(np.sqrt(point.sigma2))
     return row
 
 
@@ -279,6 +290,7 @@ def _creeping(
     theta: np.ndarray,
     point: ProfiledPoint,
     reml: bool,
+    known: float | None,
 ) -> str:
     """Say what is on its way to the edge: a variance of zero, or a correlation of one."""
     factor, parts = factors[k], split_theta(theta, sums)
@@ -287,7 +299,7 @@ def _creeping(
     for part in block.slices:
         edge = at_the_edge(Lambda, part)
         there = np.concatenate([*parts[:k], factor.shape.pack(edge), *parts[k + 1 :]])
-        higher = 0.5 * (point.deviance - profiled_deviance(there, sums, reml).deviance)
+        higher = 0.5 * (point.deviance - profiled_deviance(there, sums, reml, known).deviance)
         if not higher > 0:
             continue
         left = np.diagonal(factor.T @ edge @ edge.T @ factor.T.T)[part]

@@ -15,7 +15,7 @@ from hmlm.design import Design
 from hmlm.errors import HmlmError
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.fitting.diagnostics import diagnose
-from hmlm.fitting.settings import check_seed, check_whole
+from hmlm.fitting.settings import check_plain, check_seed, check_whole
 from hmlm.likelihoods.gibbs_steps import State, iterate, log_prior, start
 from hmlm.likelihoods.gibbs_sums import GibbsSums, make_gibbs_sums
 from hmlm.likelihoods.threads import one_blas_thread
@@ -232,8 +232,14 @@ def _check_design(design: Design) -> None:
     if design.spec.family.name != "gaussian":
         raise HmlmError(
             f"hmlm.Gibbs() samples gaussian models; the family is {design.spec.family.name}: use "
-            "hmlm.NUTS()."
+            "hmlm.NUTS(), or hmlm.Laplace() for maximum likelihood."
         )
+    if design.known_se:
+        raise HmlmError(
+            f"hmlm.Gibbs() draws the residual sd, and the standard errors of "
+            f"'{design.spec.outcome}' are known ('{design.spec.standard_error}'): use hmlm.NUTS()."
+        )
+    check_plain(design, "hmlm.Gibbs() samples")
     if design.spec.pooling != "partial" or not design.blocks:
         raise HmlmError(
             "hmlm.Gibbs() samples models that pool partially, and this one does not: use "

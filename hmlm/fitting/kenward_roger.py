@@ -52,7 +52,8 @@ def kenward_roger(
 
     and a single coefficient has 2 / A degrees of freedom, A = sum_rs W_rs t_r t_s / Phi_kk^2 with
     t_r = (Phi P_r Phi)_kk (Kenward & Roger 1997; Halekoh & Hojsgaard 2014, `pbkrtest` in R).
-    Every N x N matrix reduces to the group effects, for each connected part of the data.
+    Every N x N matrix reduces to the group effects, for each connected part of the data. Where
+    the standard errors of the outcome are known, gamma has no residual variance.
 
     Parameters
     ----------
@@ -134,7 +135,8 @@ def kenward_roger(
                 Q[r, s], trace[r, s] = Q[s, r].T, trace[s, r]
             else:
                 Q[s, r], trace[s, r] = Q[r, s].T, trace[r, s]
-    return _adjust(point, sums, P, Q, trace)
+    free = slice(0, n_gamma - design.known_se)
+    return _adjust(point, sums, P[free], Q[free, free], trace[free, free])
 
 
 def _adjust(

@@ -14,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from hmlm.likelihoods.glmm_posterior import RowPosterior
 from hmlm.likelihoods.posterior import Posterior
+
+AnyPosterior = Posterior | RowPosterior
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -36,8 +39,8 @@ class RawDraws:
     route: str
 
 
-def load_kernel(tell: bool) -> None:
-    """Load the compiled density; say so where Numba has to compile it first.
+def load_kernel(tell: bool, rows: bool = False) -> None:
+    """Load a compiled density; say so where Numba has to compile it first.
 
     Machine code is kept on disk, so this happens once on a machine, and again after an upgrade.
 
@@ -45,25 +48,29 @@ def load_kernel(tell: bool) -> None:
     ----------
     tell : bool
         Whether to say what is happening when it takes more than a moment.
+    rows : bool
+        The density of rows rather than that of sums.
     """
     message = "hmlm compiles its sampler: once on this machine, half a minute or so."
     timer = threading.Timer(2.0, print, args=(message,), kwargs={"flush": True})
     if tell:
         timer.start()
     try:
-        import hmlm.likelihoods.density  # noqa: F401
+        if rows:
+            import hmlm.likelihoods.glmm_density
+        else:
+            import hmlm.likelihoods.density  # noqa: F401
     finally:
         timer.cancel()
 
 
-def compiled_model(posterior: Posterior, spread: float = 0.5) -> Any:
+def compiled_model(posterior: AnyPosterior, spread: float = 0.5) -> Any:
     """Return a nutpie model that calls the compiled density by its address."""
     import pandas as pd
     from nutpie import _lib
     from nutpie.sample import CompiledModel
 
-    from hmlm.likelihoods.density import expand_address, logp_address
-
+    logp, expand = posterior.addresses
     n = posterior.dim
     start = posterior.start
 
@@ -86,8 +93,8 @@ def compiled_model(posterior: Posterior, spread: float = 0.5) -> Any:
         def _make_model(self, init_mean: Any) -> Any:
             data = posterior.buffer.ctypes.data
             return _lib.PyMcModel(
-                _lib.LogpFunc(logp_address.address, data, posterior),
-                _lib.ExpandFunc(n, n, expand_address.address, data, posterior),
+                _lib.LogpFunc(logp, data, posterior),
+                _lib.ExpandFunc(n, n, expand, data, posterior),
                 _lib.PyVariable.new_variables(
                     ["x"], ["float64"], [(n,)], {"coordinate": n}, {"x": ("coordinate",)}
                 ),
@@ -104,7 +111,7 @@ def compiled_model(posterior: Posterior, spread: float = 0.5) -> Any:
     return dataclasses.dataclass(frozen=True)(KernelModel)(dims={})
 
 
-def callback_model(posterior: Posterior, spread: float = 0.5) -> Any:
+def callback_model(posterior: AnyPosterior, spread: float = 0.5) -> Any:
     """Return a nutpie model that calls the density through Python: slower, but public."""
     from nutpie.compiled_pyfunc import from_pyfunc
 
@@ -139,7 +146,7 @@ def has_private_entry() -> bool:
 
 
 def sample_kernel(
-    posterior: Posterior,
+    posterior: AnyPosterior,
     *,
     draws: int,
     tune: int,

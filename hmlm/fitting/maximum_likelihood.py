@@ -12,8 +12,11 @@ from hmlm.design import Block, Design
 from hmlm.errors import HmlmError, listed
 from hmlm.fitting.classical_fit import ClassicalFit, GroupEffects
 from hmlm.fitting.degrees_of_freedom import DegreesOfFreedom, check_df, coefficient_tests
+from hmlm.fitting.heterogeneity import heterogeneity
+from hmlm.fitting.settings import check_plain
 from hmlm.likelihoods.effects import effect_moments
-from hmlm.likelihoods.gaussian import blocks_of, gaussian_sums, spread_at
+from hmlm.likelihoods.exponential import SUPPORTED
+from hmlm.likelihoods.gaussian import blocks_of, gaussian_sums, known_sigma2, spread_at
 from hmlm.likelihoods.optimum import SINGULAR, best_point
 from hmlm.likelihoods.profiled import (
     GaussianSums,
@@ -44,9 +47,17 @@ class REML:
         Satterthwaite's approximation, as in lmerTest; Kenward and Roger's, as in pbkrtest, which
         adjusts the standard errors too; or none, for tests by the normal distribution. "auto" is
         nlme's rule where the grouping factors are nested, and Satterthwaite's approximation where
-        they are crossed (the normal distribution where that would be slow).
+        they are crossed (the normal distribution where that would be slow). Where the standard
+        errors of the outcome are known it is the normal distribution, as in metafor.
     max_iterations : int
         Most iterations of the optimiser.
+
+    Notes
+    -----
+    With known standard errors, ``se(y, s) ~ ...``, the residual variances are given and there is no
+    sigma: the fit is the random-effects meta-analysis. With one row a study its
+    ``status.numbers`` hold Cochran's ``Q`` and its degrees of freedom ``Q_df``, ``I2`` (a share
+    between 0 and 1) and ``H2``; see `hmlm.fitting.heterogeneity.heterogeneity`.
 
     Examples
     --------
@@ -86,7 +97,7 @@ class ML:
     ----------
     std_errors : {"lme4", "nlme"}
         nlme multiplies the standard errors of a maximum likelihood fit by sqrt(N / (N - p)); lme4
-        does not.
+        does not. Of no effect where the standard errors of the outcome are known.
     df : {"auto", "inner-outer", "satterthwaite", "normal"}
         Degrees of freedom of the t tests, as in `REML`.
     max_iterations : int
@@ -129,7 +140,9 @@ def _maximise(design: Design, method: ML | REML, reml: bool, rescale: bool) -> C
     check_pools(design, method)
     with one_blas_thread():
         sums = gaussian_sums(design)
-        point, theta, message = best_point(sums, reml, method.max_iterations)
+        point, theta, message = best_point(
+            sums, reml, method.max_iterations, sigma2=known_sigma2(design)
+        )
     problems = []
     if message:
         problems.append(
@@ -151,8 +164,13 @@ def _maximise(design: Design, method: ML | REML, reml: bool, rescale: bool) -> C
 
 def check_pools(design: Design, method: Any) -> None:
     """Raise an HmlmError if a design is not gaussian, or does not pool partially."""
-    if design.spec.family.name != "gaussian":
-        raise HmlmError(f"{method} fits gaussian models; the family is {design.spec.family.name}.")
+    family = design.spec.family
+    if family.name != "gaussian":
+        instead = "hmlm.Laplace()" if family.name in SUPPORTED else "hmlm.NUTS()"
+        raise HmlmError(
+            f"{method} fits gaussian models; the family is {family.name}: use {instead}."
+        )
+    check_plain(design, f"{method} fits")
     if design.spec.pooling != "partial" or not design.blocks:
         raise HmlmError(
             f"{method} estimates how much to pool, and this model does not pool partially: use "
@@ -204,6 +222,7 @@ def classical_fit_at(
         moments = effect_moments(sums, point)
         tests = coefficient_tests(df, design, sums, theta, point, reml)
     n, p = design.X.shape
+    rescale = rescale and not design.known_se
     vcov = tests.vcov * (n / (n - p)) if rescale else tests.vcov
     notes = [*notes, *filter(None, [tests.note])]
     found = {
@@ -223,25 +242,45 @@ def classical_fit_at(
             gain=moment.gain,
             estimable=np.ones(moment.modes.shape, dtype=bool),
         )
-        singular += _singular(block, shape.unpack(part))
+        explains = "the standard errors explain" if design.known_se else "the residual explains"
+        singular += singular_words(block, shape.unpack(part), explains)
+    numbers = {**(numbers or {}), **_heterogeneity(design, found)}
     return ClassicalFit(
         design=design,
         method=method,
-        status=_status(design, problems, notes, singular, point, numbers or {}),
+        status=_status(design, problems, notes, singular, point, numbers),
         estimates={name: found[name] for name in design.dims},
         vcov=vcov,
         df=tests.df,
         log_likelihood=-0.5 * point.deviance,
         criterion=point.deviance,
-        n_parameters=p + len(theta) + 1,
+        n_parameters=p + len(theta) + (not design.known_se),
         n_effective=n - p if reml else n,
         effects={b.group: effects[b.group] for b in design.blocks},
         trace=trace,
     )
 
 
-def _singular(block: Block, Lambda: np.ndarray) -> list[str]:
-    """Say in words what is singular about the effects of one factor."""
+def _heterogeneity(design: Design, found: Mapping[str, np.ndarray]) -> dict[str, float]:
+    if len(design.blocks) != 1:
+        return {}
+    return heterogeneity(design, float(found[f"sd_{design.blocks[0].group}"][0]) ** 2)
+
+
+def singular_words(
+    block: Block, Lambda: np.ndarray, explains: str = "the residual explains"
+) -> list[str]:
+    """Say in words what is singular about the effects of one factor, if anything is.
+
+    Parameters
+    ----------
+    block : Block
+        The effects.
+    Lambda : ndarray, shape (q, q)
+        Relative Cholesky factor of their covariance.
+    explains : str
+        What the variation between groups is compared with, and its verb.
+    """
     if (np.diagonal(Lambda) >= SINGULAR).all():
         return []
     none = [c for k, c in enumerate(block.columns) if np.abs(Lambda[k]).max() < SINGULAR]
@@ -249,7 +288,7 @@ def _singular(block: Block, Lambda: np.ndarray) -> list[str]:
         return [
             f"Singular fit: the estimated variance of {listed(none)} between the levels of "
             f"'{block.group}' is zero, at the edge of what is possible. The data show no more "
-            "variation between groups than the residual explains; a posterior, whose prior "
+            f"variation between groups than {explains}; a posterior, whose prior "
             "keeps the variance off the edge, shows how large it may be: use hmlm.NUTS()."
         ]
     return [

@@ -16,7 +16,7 @@ from hmlm.errors import HmlmError
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.fitting.diagnostics import diagnose
 from hmlm.fitting.settings import check_seed, check_whole
-from hmlm.likelihoods.gaussian import gaussian_sums
+from hmlm.likelihoods.gaussian import gaussian_sums, known_sigma2
 from hmlm.likelihoods.optimum import best_point
 from hmlm.likelihoods.threads import one_blas_thread
 
@@ -107,11 +107,14 @@ class NUTS:
         seed = check_seed(random_seed)
         why_not = "engine='pymc'"
         if self.engine != "pymc":
+            from hmlm.likelihoods.glmm_pack import rows_cover
             from hmlm.likelihoods.posterior import kernel_covers
 
-            why_not = kernel_covers(design, priors)
-            if not why_not:
+            if not kernel_covers(design, priors):
                 return self._run_kernel(design, priors, seed, progressbar)
+            why_not = rows_cover(design, priors)
+            if not why_not:
+                return self._run_rows(design, priors, seed, progressbar)
             if self.engine == "kernel":
                 raise HmlmError(
                     f"the compiled density does not cover this model: {why_not}. Use "
@@ -126,24 +129,14 @@ class NUTS:
         began = time.perf_counter()
         with one_blas_thread():
             sums = gaussian_sums(design, LARGEST_INTEGRATED_REST)
-            point, theta, _ = best_point(sums, reml=True)
-        from hmlm.fitting.kernel_sampler import load_kernel, sample_kernel
+            point, theta, _ = best_point(sums, reml=True, sigma2=known_sigma2(design))
+        from hmlm.fitting.kernel_sampler import load_kernel
         from hmlm.likelihoods.effect_draws import draw_effects
         from hmlm.likelihoods.posterior import pack
 
         posterior = pack(design, sums, priors, theta, point, self._by_name(design))
         load_kernel(progressbar)
-        raw = sample_kernel(
-            posterior,
-            draws=self.draws,
-            tune=self.tune,
-            chains=self.chains,
-            cores=self.cores,
-            target_accept=self.target_accept,
-            max_treedepth=self.max_treedepth,
-            random_seed=seed,
-            progressbar=progressbar,
-        )
+        raw = self._sample(posterior, seed, progressbar)
         parameters = posterior.parameters(raw.x)
         shape = raw.x.shape[:2]
 
@@ -162,6 +155,55 @@ class NUTS:
         note = f"Sampled on the compiled density{what}{route}."
         return self._finish(
             design, priors, seed, parameters, raw.stats, began, [note], effects, None
+        )
+
+    def _run_rows(
+        self, design: Design, priors: ResolvedPriors, seed: int, progressbar: bool
+    ) -> BayesFit:
+        """Sample the compiled density of rows, in which group effects are coordinates."""
+        began = time.perf_counter()
+        from hmlm.fitting.kernel_sampler import load_kernel
+        from hmlm.likelihoods.glmm_pack import pack_rows
+        from hmlm.likelihoods.preliminary import preliminary
+        from hmlm.likelihoods.rows import make_rows
+
+        rows = make_rows(design)
+        load_kernel(progressbar, rows=True)
+        with one_blas_thread():
+            found = preliminary(design, rows, priors)
+            posterior = pack_rows(design, rows, priors, found, self._by_name(design))
+        raw = self._sample(posterior, seed, progressbar)
+        shape = raw.x.shape[:2]
+
+        def effects() -> dict[str, np.ndarray]:
+            drawn = posterior.effects(raw.x.reshape(-1, posterior.dim))
+            return {k: v.reshape(*shape, *v.shape[1:]) for k, v in drawn.items()}
+
+        route = "" if raw.route == "compiled" else ", through Python callbacks"
+        merged = ""
+        if len(rows.y) < rows.merged:
+            merged = f", {rows.merged:,} rows merged into {len(rows.y):,}"
+        notes = [f"Sampled on the compiled density{merged}{route}."]
+        notes += [block.description for block in posterior.blocks]
+        # Without pooling there may be nothing but the groups' own coefficients.
+        parameters = posterior.parameters(raw.x) or effects()
+        return self._finish(
+            design, priors, seed, parameters, raw.stats, began, notes, effects, None
+        )
+
+    def _sample(self, posterior: Any, seed: int, progressbar: bool) -> Any:
+        from hmlm.fitting.kernel_sampler import sample_kernel
+
+        return sample_kernel(
+            posterior,
+            draws=self.draws,
+            tune=self.tune,
+            chains=self.chains,
+            cores=self.cores,
+            target_accept=self.target_accept,
+            max_treedepth=self.max_treedepth,
+            random_seed=seed,
+            progressbar=progressbar,
         )
 
     def _by_name(self, design: Design) -> dict[str, bool]:

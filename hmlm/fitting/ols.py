@@ -9,7 +9,9 @@ import numpy as np
 from hmlm.design import Design
 from hmlm.errors import DataError, HmlmError, counted
 from hmlm.fitting.classical_fit import ClassicalFit, GroupEffects
+from hmlm.fitting.settings import check_plain
 from hmlm.likelihoods.crossproducts import population_basis, sum_log_weights
+from hmlm.likelihoods.exponential import SUPPORTED
 from hmlm.linear import dependent_columns, within_groups
 from hmlm.status import Status
 
@@ -21,7 +23,11 @@ class OLS:
     """Ordinary (weighted) least squares.
 
     Under complete pooling this is the multiple linear regression that ignores the groups; under
-    no pooling every group has its own intercept and slopes, with one residual variance.
+    no pooling every group has its own intercept and slopes, with one residual variance. Where the
+    standard errors of the outcome are known there is no residual variance to estimate: complete
+    pooling is the meta-analysis with a common effect, whose covariance is (X'WX)^-1; without
+    pooling a study of one row has its own estimate and standard error. Tests are then by the normal
+    distribution.
 
     Examples
     --------
@@ -44,10 +50,18 @@ class OLS:
         Raises
         ------
         HmlmError
-            If the design pools partially: least squares has no variance of the groups.
+            If the family is not gaussian, or the design pools partially: least squares has no
+            variance of the groups.
         DataError
             If no rows are left for the residual variance.
         """
+        family = design.spec.family
+        if family.name != "gaussian":
+            instead = "hmlm.GLM()" if family.name in SUPPORTED else "hmlm.NUTS()"
+            raise HmlmError(
+                f"least squares fits gaussian models; the family is {family.name}: use {instead}."
+            )
+        check_plain(design, "least squares fits")
         if design.spec.pooling == "partial" and design.blocks:
             raise HmlmError(
                 "least squares cannot pool partially: use hmlm.REML(), or "
@@ -66,16 +80,21 @@ def _finish(
     notes: tuple[str, ...],
 ) -> ClassicalFit:
     n = len(design.y)
-    if n <= rank:
+    known = design.known_se
+    if n <= rank and not known:
         raise DataError(
             f"{counted(n, 'row')} and {counted(rank, 'coefficient')} leave nothing for the "
             "residual: pool partially, use fewer group columns or add rows."
         )
-    sigma2 = rss / (n - rank)
-    log_weights = sum_log_weights(design)
+    sigma2 = 1.0 if known else rss / (n - rank)
     with np.errstate(divide="ignore"):
-        log_likelihood = -0.5 * n * (np.log(2 * np.pi * rss / n) + 1) + 0.5 * log_weights
-    estimates = {"beta": beta, "sigma": np.array(np.sqrt(sigma2))}
+        deviance = (
+            n * np.log(2 * np.pi) + rss if known else n * (np.log(2 * np.pi * rss / n) + 1)
+        ) - sum_log_weights(design)
+    log_likelihood = -0.5 * deviance
+    estimates = {"beta": beta}
+    if not known:
+        estimates["sigma"] = np.array(np.sqrt(sigma2))
     for group, effect in effects.items():
         estimates[f"b_{group}"] = effect.modes
     return ClassicalFit(
@@ -84,10 +103,10 @@ def _finish(
         status=Status(converged=True, notes=(*notes, *design.notes)),
         estimates=estimates,
         vcov=sigma2 * unscaled,
-        df=np.full(len(beta), float(n - rank)),
+        df=np.full(len(beta), np.inf if known else float(n - rank)),
         log_likelihood=float(log_likelihood),
         criterion=float(-2 * log_likelihood),
-        n_parameters=rank + 1,
+        n_parameters=rank + (not known),
         n_effective=n,
         effects={
             g: GroupEffects(
@@ -113,7 +132,7 @@ def _no_pooling(design: Design) -> ClassicalFit:
     finest = max(design.blocks, key=lambda b: len(b.levels))
     others = [b for b in design.blocks if b is not finest]
     J, p = len(finest.levels), len(design.terms)
-    dummies = [_indicators(b.Z, b.index, len(b.levels)) for b in others]
+    dummies = [indicators(b.Z, b.index, len(b.levels)) for b in others]
     M = np.column_stack([design.X, *dummies, design.response])
     Z = finest.Z
     if design.weights is not None:
@@ -182,12 +201,21 @@ def _no_pooling(design: Design) -> ClassicalFit:
     return _finish(design, coefficient[:p], unscaled, rss, rank, ordered, notes)
 
 
-def _indicators(Z: np.ndarray, index: np.ndarray, levels: int) -> np.ndarray:
+def indicators(
+    Z: np.ndarray, index: np.ndarray, levels: int, instead: str = "hmlm.REML()"
+) -> np.ndarray:
+    """Return a block's own coefficients as columns, shape (N, levels q), level after level.
+
+    Raises
+    ------
+    HmlmError
+        If they are too many; `instead` is the method that pools partially.
+    """
     n, q = Z.shape
     if levels * q > MAX_DUMMIES:
         raise HmlmError(
             f"no pooling of a second factor with {levels:,} levels needs {levels * q:,} indicator "
-            "columns: drop that group term, or pool partially with hmlm.REML()."
+            f"columns: drop that group term, or pool partially with {instead}."
         )
     columns = np.zeros((n, levels, q))
     columns[np.arange(n), index] = Z

@@ -11,7 +11,7 @@ from scipy import special
 
 from hmlm.errors import HmlmError
 from hmlm.fitting.parameters import Parameter, chosen_parameters, interval_table
-from hmlm.likelihoods.gaussian import blocks_of, gaussian_sums
+from hmlm.likelihoods.gaussian import blocks_of, gaussian_sums, known_sigma2
 from hmlm.likelihoods.optimum import SINGULAR, best_point
 from hmlm.likelihoods.profile_curve import ProfileCurve, Target, profile_curve
 from hmlm.likelihoods.profiled import shapes_of, split_theta
@@ -151,14 +151,16 @@ class _Maximum:
                 "are exact, use method='wald'."
             )
         sums = gaussian_sums(design)
-        point, theta, _ = best_point(sums, reml=False)
+        point, theta, _ = best_point(sums, reml=False, sigma2=known_sigma2(design))
         return cls(design=design, sums=sums, theta=theta, point=point)
 
     def curve(self, parameter: Parameter) -> ProfileCurve | None:
         """Return the profile of one parameter; None for a correlation with nothing."""
         if parameter.component == "cor":
             return self._of_correlation(parameter)
-        scale, phi = user_scale(self.sums, self.theta, self.point.sigma2)
+        scale, phi = user_scale(
+            self.sums, self.theta, self.point.sigma2, known=self.design.known_se
+        )
         if parameter.component == "sd":
             place = scale.sd_of(self._block(parameter), parameter.place[0])
             target = Target(name=parameter.name, form="plain", limits=(0.0, np.inf), place=place)
@@ -183,7 +185,9 @@ class _Maximum:
             assert curve is not None
             curve.at(0.0)
             without.append(curve.seen[0.0].deviance)
-        scale, phi = user_scale(self.sums, self.theta, self.point.sigma2, (k, i, j))
+        scale, phi = user_scale(
+            self.sums, self.theta, self.point.sigma2, (k, i, j), self.design.known_se
+        )
         target = Target(
             name=parameter.name,
             form="angle",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from hmlm.design import Design
 from hmlm.errors import HmlmError
 
 
@@ -47,3 +48,27 @@ def check_seed(random_seed: int | None) -> int:
     if random_seed < 0:
         raise HmlmError(f"random_seed must not be negative: {random_seed}.")
     return int(random_seed)
+
+
+def check_plain(design: Design, who: str) -> None:
+    """Refuse a link other than the identity, and a sigma with a formula of its own.
+
+    Parameters
+    ----------
+    design : Design
+        A gaussian model.
+    who : str
+        Who refuses, as the beginning of a sentence: "REML fits".
+
+    Raises
+    ------
+    HmlmError
+        With what to use instead.
+    """
+    link, own = design.spec.family.link, design.distributional
+    if link == "identity" and not own:
+        return
+    what = f"{own[0].name} has a formula of its own" if own else f"the link is {link}"
+    raise HmlmError(
+        f"{who} gaussian models with the identity link and one sigma, and {what}: use hmlm.NUTS()."
+    )

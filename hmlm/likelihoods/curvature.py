@@ -19,16 +19,19 @@ class Curvature:
     Attributes
     ----------
     hessian : ndarray, shape (k + 1, k + 1)
-        Second derivatives of the deviance by theta and log sigma, sigma not profiled out.
+        Second derivatives of the deviance by theta and log sigma, sigma not profiled out; by theta
+        alone, shape (k, k), where sigma is known.
     vcov_slopes : ndarray, shape (k + 1, p, p)
-        Derivatives of sigma^2 (Q'V^-1 Q)^-1.
+        Derivatives of sigma^2 (Q'V^-1 Q)^-1 by the same.
     """
 
     hessian: np.ndarray
     vcov_slopes: np.ndarray
 
 
-def curvature(theta: np.ndarray, sigma2: float, sums: GaussianSums, reml: bool) -> Curvature:
+def curvature(
+    theta: np.ndarray, sigma2: float, sums: GaussianSums, reml: bool, known: bool = False
+) -> Curvature:
     """Difference the analytic gradient centrally, with errors of the fourth order in the step.
 
     Parameters
@@ -41,17 +44,20 @@ def curvature(theta: np.ndarray, sigma2: float, sums: GaussianSums, reml: bool) 
         The data.
     reml : bool
         Whether the likelihood is restricted.
+    known : bool
+        Whether sigma is known, and no direction to differentiate along.
     """
     steps = np.append(STEP * _scales(theta, sums), STEP)
     at = np.append(theta, 0.5 * np.log(sigma2))
     rows, slopes = [], []
-    for k, step in enumerate(steps):
+    free = len(theta) if known else len(at)
+    for k, step in enumerate(steps[:free]):
         row, slope = 0.0, 0.0
         for multiple, weight in ((1, 8.0), (-1, -8.0), (2, -1.0), (-2, 1.0)):
             moved = at.copy()
             moved[k] += multiple * step
             gradient, vcov = _gradient(moved, sums, reml)
-            row = row + weight * gradient / (12 * step)
+            row = row + weight * gradient[:free] / (12 * step)
             slope = slope + weight * vcov / (12 * step)
         rows.append(row)
         slopes.append(slope)

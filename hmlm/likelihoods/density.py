@@ -93,11 +93,14 @@ def posterior_density(x, b, g):  # type: ignore[no-untyped-def]
     v[p] = 1.0
     # Residual sd.
     at = int(b[12])
-    sigma, dsigma, jac, djac = scale_from(b[at], b[at + 1], b[at + 2], 0.0, x[dim - 1])
-    value, slope = prior_logp(b[at], b[at + 1], b[at + 2], b[at + 3], sigma)
-    lp += value + jac
-    g_sigma = slope
-    g[dim - 1] += djac
+    estimated = b[at] >= 0.0
+    sigma, dsigma, g_sigma = b[at + 1], 0.0, 0.0
+    if estimated:
+        sigma, dsigma, jac, djac = scale_from(b[at], b[at + 1], b[at + 2], 0.0, x[dim - 1])
+        value, slope = prior_logp(b[at], b[at + 1], b[at + 2], b[at + 3], sigma)
+        lp += value + jac
+        g_sigma = slope
+        g[dim - 1] += djac
     is2 = 1.0 / (sigma * sigma)
     # Lambda of every level, from sds and correlations on the user's scale.
     size = 0
@@ -229,7 +232,8 @@ def posterior_density(x, b, g):  # type: ignore[no-untyped-def]
             z_at += width * (width - 1) // 2
             start += width
         first += q
-    g[dim - 1] += g_sigma * dsigma
+    if estimated:
+        g[dim - 1] += g_sigma * dsigma
     return lp
 
 

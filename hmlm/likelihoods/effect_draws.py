@@ -10,7 +10,7 @@ from hmlm.design import Block, Design
 from hmlm.likelihoods.buffer import Buffer
 from hmlm.likelihoods.crossed import Crossed
 from hmlm.likelihoods.crossproducts import OneFactor
-from hmlm.likelihoods.gaussian import bases_of, blocks_of
+from hmlm.likelihoods.gaussian import bases_of, blocks_of, known_sigma2
 from hmlm.likelihoods.kernel import HEADER, LEVEL
 from hmlm.likelihoods.posterior import level_rows
 from hmlm.likelihoods.profiled import GaussianSums
@@ -37,8 +37,8 @@ def draw_effects(
     sums : OneFactor, Tree or Crossed
         Its data.
     parameters : mapping of str to ndarray
-        ``beta``, ``sd_<group>``, ``cor_<group>``, ``sigma`` and the ``b_<group>`` that were
-        sampled, the draw on the first axis.
+        ``beta``, ``sd_<group>``, ``cor_<group>``, ``sigma`` (unless it is known) and the
+        ``b_<group>`` that were sampled, the draw on the first axis.
     rng : numpy.random.Generator
         Source of the random numbers.
 
@@ -48,8 +48,9 @@ def draw_effects(
         ``b_<group>``, shape (draws, J, q), on the user's scale, of the factors that were
         integrated out.
     """
-    sigma = np.ascontiguousarray(parameters["sigma"], dtype=float)
-    n_draws = len(sigma)
+    sigma2, n_draws = known_sigma2(design), len(next(iter(parameters.values())))
+    known = np.full(n_draws, 0.0 if sigma2 is None else np.sqrt(sigma2))
+    sigma = np.ascontiguousarray(parameters.get("sigma", known), dtype=float)
     V = np.ones((n_draws, sums.MM.shape[0]))
     if design.terms:
         basis = sums.basis

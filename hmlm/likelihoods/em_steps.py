@@ -130,17 +130,23 @@ def residual_variance(
 
 
 def px_update(
-    factors: list[Factor], sums: GaussianSums, theta: np.ndarray, point: ProfiledPoint, reml: bool
+    factors: list[Factor],
+    sums: GaussianSums,
+    theta: np.ndarray,
+    point: ProfiledPoint,
+    reml: bool,
+    sigma2: float | None = None,
 ) -> np.ndarray:
     """Return theta after an M-step with expanded parameters.
 
     In the expanded model effects enter as Z_j alpha b_j. The M-step fits alpha by least squares
     and D by its average; then alpha D alpha' is the new D (Liu, Rubin & Wu 1998). With several
-    factors each has an E-step of its own: only then does every step raise the likelihood.
+    factors each has an E-step of its own: only then does every step raise the likelihood. Where
+    `sigma2` is given it is held.
     """
     for k, factor in enumerate(factors):
         if k:
-            point = profiled_deviance(theta, sums, reml)
+            point = profiled_deviance(theta, sums, reml, sigma2)
         parts = split_theta(theta, sums)
         Lambda = factor.shape.unpack(parts[k])
         C = expected_squares(factor, Lambda, split_theta(point.gradient, sums)[k])

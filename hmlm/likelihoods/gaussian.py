@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from hmlm.design import Block, Design
@@ -20,12 +22,36 @@ from hmlm.likelihoods.tree import Level, Tree, make_tree
 LARGEST_DENSE_REST = 100
 
 
+def known_sigma2(design: Design) -> float | None:
+    """Return the residual variance on the scale of the sums; None where it is to be estimated.
+
+    Where the standard errors of the outcome are known, its variance is 1 / weight. The sums take
+    the weights over their average, so that Lambda, the spread of the groups over sigma, is of the
+    order of one in any unit; sigma^2 is then one over the average weight.
+
+    Examples
+    --------
+    >>> import hmlm
+    >>> eight = hmlm.load_dataset("eight_schools")
+    >>> design = hmlm.Model("se(y, sigma) ~ 1 + (1 | school)", eight).design
+    >>> round(known_sigma2(design) ** 0.5, 2)
+    11.52
+    """
+    if not design.known_se:
+        return None
+    assert design.weights is not None
+    return 1.0 / float(design.weights.mean())
+
+
 def gaussian_sums(design: Design, largest_rest: int = LARGEST_DENSE_REST) -> GaussianSums:
     """Sum a design once; the rows are not needed afterwards.
 
     One factor whose groups share designs becomes a `OneFactor`; nested factors, and crossed ones
-    with few levels, a `Tree`; crossed ones with many levels a `Crossed`.
+    with few levels, a `Tree`; crossed ones with many levels a `Crossed`. Weights from known
+    standard errors are divided by their average; see `known_sigma2`.
     """
+    if design.known_se and design.weights is not None:
+        design = replace(design, weights=design.weights / design.weights.mean())
     if not design.blocks:
         return no_factor(design)
     structure = find_structure(design)

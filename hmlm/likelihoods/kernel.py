@@ -5,7 +5,7 @@ the same machine code, cached on disk, serves all of them. Symbols as in `hmlm.l
 
 The sampler's coordinates are, in this order: population coefficients whitened by their estimated
 covariance; for every factor the logarithms of its sds, then its partial correlations (inverse
-hyperbolic tangents); last the logarithm of sigma.
+hyperbolic tangents); last the logarithm of sigma, which has no coordinate where it is known.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ WIDE = 8  # matrices of so many columns are multiplied by BLAS
 LEVEL = 10
 # Header: 0 length, 1 shared designs, 2 n, 3 p, 4 blocks, 5 levels, then places in the buffer of:
 # 6 population priors, 7 their arguments (u0, P), 8 gamma (gamma0, C), 9 M'M, 10 block table,
-# 11 level table, 12 prior of sigma; 13 number of coordinates; 14 sampled blocks (their rows of
-# the level table come last), 15 their place, see `hmlm.likelihoods.sampled_kernel`.
+# 11 level table, 12 prior of sigma, or -1 and the known sigma; 13 number of coordinates;
+# 14 sampled blocks (their rows of the level table come last), 15 their place, see
+# `hmlm.likelihoods.sampled_kernel`.
 # Block: 0 q, 1 copies, 2 level, 3 first column in the level, 4 place of T^-1, 5 place of priors,
 # 6 first coordinate, 7 correlated parts, 8 place of their sizes, 9 eta.
 # Level: 0 groups, 1 q, 2 outer columns, 3 place of S, 4 place of B, 5 place of parents,

@@ -16,6 +16,7 @@ def best_point(
     reml: bool,
     max_iterations: int = 500,
     start: np.ndarray | None = None,
+    sigma2: float | None = None,
 ) -> tuple[ProfiledPoint, np.ndarray, str]:
     """Minimise the profiled deviance by bounded quasi-Newton steps.
 
@@ -31,6 +32,8 @@ def best_point(
         Most iterations from each start.
     start : ndarray, optional
         Where the optimum is likely to be near; tried first, moved off the edge.
+    sigma2 : float, optional
+        Residual variance where it is known; see `hmlm.likelihoods.gaussian.known_sigma2`.
 
     Returns
     -------
@@ -42,12 +45,12 @@ def best_point(
         What went wrong; empty where nothing did.
     """
     if not shapes_of(sums):
-        return profiled_deviance(np.empty(0), sums, reml), np.empty(0), ""
+        return profiled_deviance(np.empty(0), sums, reml, sigma2), np.empty(0), ""
     diagonal = np.concatenate([shape.is_diagonal for shape in shapes_of(sums)])
     bounds = [(0.0, None) if d else (None, None) for d in diagonal]
     best: tuple[ProfiledPoint, np.ndarray, str] | None = None
     starts = [np.where(diagonal, size, 0.0) for size in (1.0, 0.2)]
-    if start is None and isinstance(sums, OneFactor):
+    if start is None and sigma2 is None and isinstance(sums, OneFactor):
         start = moment_start(sums)
     if start is not None:
         starts = [np.where(diagonal, np.maximum(start, 0.1), start), starts[0]]
@@ -57,7 +60,7 @@ def best_point(
         def objective(
             theta: np.ndarray, seen: dict[bytes, ProfiledPoint] = seen
         ) -> tuple[float, np.ndarray]:
-            at = profiled_deviance(theta, sums, reml)
+            at = profiled_deviance(theta, sums, reml, sigma2)
             if not seen or at.deviance < min(p.deviance for p in seen.values()):
                 seen.clear()
                 seen[theta.tobytes()] = at
@@ -72,7 +75,7 @@ def best_point(
             options={"maxiter": max_iterations, "ftol": 1e-14, "gtol": 1e-5, "maxcor": 20},
         )
         theta = np.asarray(result.x)
-        point = seen.get(theta.tobytes()) or profiled_deviance(theta, sums, reml)
+        point = seen.get(theta.tobytes()) or profiled_deviance(theta, sums, reml, sigma2)
         free = ~(diagonal & (theta <= 0) & (point.gradient >= 0))
         steep = float(np.abs(point.gradient[free]).max(initial=0.0))
         message = ""

@@ -10,10 +10,9 @@ import numpy as np
 
 from hmlm.design import Block, Design
 from hmlm.likelihoods.buffer import Buffer
-from hmlm.likelihoods.covariance import sds_and_correlations
-from hmlm.likelihoods.crossed import Crossed, rest_slices
+from hmlm.likelihoods.crossed import Crossed
 from hmlm.likelihoods.crossproducts import OneFactor
-from hmlm.likelihoods.gaussian import bases_of, blocks_of
+from hmlm.likelihoods.gaussian import bases_of, blocks_of, known_sigma2
 from hmlm.likelihoods.kernel import BLOCK, HEADER, LEVEL
 from hmlm.likelihoods.prior_kernel import encode_prior
 from hmlm.likelihoods.profiled import GaussianSums, ProfiledPoint, shapes_of, split_theta
@@ -24,6 +23,7 @@ from hmlm.likelihoods.sampled import (
     sampled_effects,
 )
 from hmlm.likelihoods.scales import Scale, make_scale, resolutions
+from hmlm.likelihoods.starting import average_information, starting_coordinates
 from hmlm.likelihoods.tree import Tree
 from hmlm.priors import Prior
 
@@ -49,8 +49,8 @@ class Posterior:
         ``beta = beta0 + beta_map @ x[:p]``.
     scales : tuple of tuple of Scale
         For each block, how its sds depend on their coordinates.
-    sigma : Scale
-        The same for the residual sd.
+    sigma : Scale or None
+        The same for the residual sd; None where it is known.
     start : ndarray, shape (dim,)
         Where sampling starts: the REML estimate, kept off the edges.
     sampled : tuple of SampledBlock
@@ -63,7 +63,7 @@ class Posterior:
     beta0: np.ndarray
     beta_map: np.ndarray
     scales: tuple[tuple[Scale, ...], ...]
-    sigma: Scale
+    sigma: Scale | None
     start: np.ndarray
     sampled: tuple[SampledBlock, ...] = ()
 
@@ -71,6 +71,13 @@ class Posterior:
     def dim(self) -> int:
         """Number of coordinates."""
         return len(self.start)
+
+    @property
+    def addresses(self) -> tuple[int, int]:
+        """Addresses of the compiled density and of the function that copies coordinates."""
+        from hmlm.likelihoods.density import expand_address, logp_address
+
+        return logp_address.address, expand_address.address
 
     def log_density(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the log density at the sampler's coordinates, to a constant, and its gradient."""
@@ -90,8 +97,8 @@ class Posterior:
         Returns
         -------
         dict of str to ndarray
-            ``beta``, ``sd_<group>``, ``cor_<group>``, ``sigma`` and the ``b_<group>`` that are
-            sampled, in the order of ``design.dims``.
+            ``beta``, ``sd_<group>``, ``cor_<group>``, ``sigma`` (unless it is known) and the
+            ``b_<group>`` that are sampled, in the order of ``design.dims``.
         """
         p = len(self.beta0)
         found = {"beta": self.beta0 + x[..., :p] @ self.beta_map.T}
@@ -110,7 +117,8 @@ class Posterior:
             factors[block.group] = signed[..., :, None] * L
             at += n_z
         found |= sampled_effects(self.sampled, x, factors)
-        found["sigma"] = self.sigma.value(x[..., -1])
+        if self.sigma is not None:
+            found["sigma"] = self.sigma.value(x[..., -1])
         return {name: found[name] for name in self.design.dims if name in found}
 
 
@@ -149,6 +157,10 @@ def kernel_covers(design: Design, priors: ResolvedPriors) -> str:
     """Return why the compiled density cannot serve a model, or an empty string if it can."""
     if design.spec.family.name != "gaussian":
         return f"the family is {design.spec.family.name}"
+    if design.spec.family.link != "identity":
+        return f"the link is {design.spec.family.link}"
+    if design.distributional:
+        return f"{design.distributional[0].name} has a formula of its own"
     if design.spec.pooling == "none" and design.blocks:
         return "every group has coefficients of its own"
     if design.offset is not None and not np.isfinite(design.offset).all():
@@ -185,7 +197,8 @@ def pack(
     theta : ndarray
         Where sampling starts.
     point : ProfiledPoint
-        The profiled likelihood there; its covariance of the coefficients whitens them.
+        The profiled likelihood there, at the known sigma^2 if there is one; its covariance of the
+        coefficients whitens them.
     centred : mapping of str to bool, optional
         For factors whose effects are sampled, whether they are centred; chosen when None.
     """
@@ -209,14 +222,19 @@ def pack(
     table[8] = out.add(np.concatenate([point.gamma, C.reshape(-1)]))
     table[9] = out.add(sums.MM)
     table[10], table[11] = HEADER, HEADER + BLOCK * len(blocks)
-    assert priors.sigma is not None
-    table[12] = out.add(_encode(priors.sigma))
-    information = _information(sums)
+    sigma = float(np.sqrt(point.sigma2))
+    sigma_scale = None
+    if known_sigma2(design) is None:
+        assert priors.sigma is not None
+        sigma_scale = Scale(prior=priors.sigma)
+        table[12] = out.add(_encode(priors.sigma))
+    else:
+        table[12] = out.add(np.array([-1.0, sigma]))
+    information = average_information(sums)
     places = {id(b): (ell, first, copies) for ell, first, copies, b in _block_places(sums, blocks)}
     at = p
     start: list[float] = [0.0] * p
     scales = []
-    sigma = float(np.sqrt(point.sigma2))
     for k, (block, T, part, shape) in enumerate(
         zip(blocks, bases_of(sums), split_theta(theta, sums), shapes_of(sums), strict=True)
     ):
@@ -238,7 +256,7 @@ def pack(
             out.add(np.array(block.parts)),
             eta,
         ]
-        begin = _start(block, T @ shape.unpack(part) * sigma, T, sigma, own)
+        begin = starting_coordinates(block, T @ shape.unpack(part) * sigma, T, sigma, own)
         start += begin
         at += len(begin)
     sampled: list[SampledBlock] = []
@@ -248,7 +266,8 @@ def pack(
         sampled, x = sampled_blocks(sums, point, Lambdas, at, centred)
         table[15] = pack_sampled(out, sums, sampled)
         start += x.tolist()
-    start.append(Scale(prior=priors.sigma).coordinate(sigma))
+    if sigma_scale is not None:
+        start.append(sigma_scale.coordinate(sigma))
     for ell, level in enumerate(levels):
         row = int(table[11]) + LEVEL * ell
         table[row : row + len(level)] = [v if isinstance(v, int) else out.add(v) for v in level]
@@ -261,7 +280,7 @@ def pack(
         beta0=beta0,
         beta_map=beta_map,
         scales=tuple(scales),
-        sigma=Scale(prior=priors.sigma),
+        sigma=sigma_scale,
         start=np.array(start),
         sampled=tuple(sampled),
     )
@@ -344,53 +363,3 @@ def _block_places(sums: GaussianSums, blocks: list[Block]) -> list[tuple[int, in
             found.append((ell, first, copies, block))
             first += copies * len(block.columns)
     return found
-
-
-def _information(sums: GaussianSums) -> list[np.ndarray]:
-    """Average information about the effects of every block, in the order of the blocks."""
-    if isinstance(sums, OneFactor):
-        shares = sums.count / sums.count.sum()
-        return [shares @ np.diagonal(sums.ZZ, axis1=1, axis2=2)]
-    if isinstance(sums, Crossed):
-        diagonal = sums.RR.diagonal()
-        return [
-            np.diagonal(sums.S, axis1=1, axis2=2).mean(axis=0),
-            *(
-                diagonal[part].reshape(len(b.levels), -1).mean(axis=0)
-                for b, part in zip(sums.rest, rest_slices(sums), strict=True)
-            ),
-        ]
-    found = []
-    for level in sums.levels:
-        average = np.diagonal(level.S, axis1=1, axis2=2).mean(axis=0)
-        first = 0
-        for block, copies in zip(level.blocks, level.copies, strict=True):
-            size = copies * len(block.columns)
-            found.append(average[first : first + size].reshape(copies, -1).mean(axis=0))
-            first += size
-    return found
-
-
-def _start(
-    block: Block,
-    half: np.ndarray,
-    T: np.ndarray,
-    sigma: float,
-    scales: list[Scale],
-) -> list[float]:
-    """Coordinates of one block at an estimate, kept off zero and off perfect correlation."""
-    sd, cor = sds_and_correlations(half @ half.T)
-    floor = 0.1 * sigma * np.abs(np.diagonal(T))
-    out = [c.coordinate(max(s, f)) for c, s, f in zip(scales, sd, floor, strict=True)]
-    for part in block.slices:
-        size = part.stop - part.start
-        R = 0.8 * np.nan_to_num(cor[part, part]) + 0.2 * np.eye(size)
-        np.fill_diagonal(R, 1.0)
-        L = np.linalg.cholesky(R)
-        for i in range(1, size):
-            rest = 1.0
-            for k in range(i):
-                w = float(np.clip(L[i, k] / np.sqrt(rest), -0.95, 0.95))
-                out.append(float(np.arctanh(w)))
-                rest *= 1 - w * w
-    return out

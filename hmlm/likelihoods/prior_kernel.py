@@ -26,6 +26,7 @@ CODES: Mapping[str, int] = MappingProxyType(
         "inverse-gamma": 5,
         "lognormal": 6,
         "uniform": 7,
+        "beta": 8,
     }
 )
 
@@ -47,6 +48,7 @@ def encode_prior(prior: Prior) -> np.ndarray | None:
         "inverse-gamma": lambda: (v["alpha"], v["beta"], 0.0),
         "lognormal": lambda: (v["mu"], v["sigma"], 0.0),
         "uniform": lambda: (v["lower"], v["upper"], 0.0),
+        "beta": lambda: (v["alpha"], v["beta"], 0.0),
     }.get(prior.name, lambda: (0.0, 0.0, 0.0))()
     return np.array([CODES[prior.name], *parameters], dtype=float)
 
@@ -70,6 +72,9 @@ def prior_logp(code, a, b, c, x):  # type: ignore[no-untyped-def]
     if code == 6:
         d = (log(x) - a) / b
         return -0.5 * d * d - log(x), (-d / b - 1.0) / x
+    if code == 8:
+        rest = (a - 1.0) / x - (b - 1.0) / (1.0 - x)
+        return (a - 1.0) * log(x) + (b - 1.0) * log(1.0 - x), rest
     return 0.0, 0.0
 
 
@@ -82,8 +87,10 @@ def scale_from(code, a, b, turn, x):  # type: ignore[no-untyped-def]
     if turn > 0.0:
         s, c = sinh(x), cosh(x)
         return turn * s, turn * c, log(c), s / c
-    if code == 7:
+    if code == 7 or code == 8:
         u = 1.0 / (1.0 + exp(-x))
+        if code == 8:
+            a, b = 0.0, 1.0
         width = b - a
         return a + width * u, width * u * (1.0 - u), log(u) + log(1.0 - u), 1.0 - 2.0 * u
     s = exp(x)

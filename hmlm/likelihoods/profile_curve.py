@@ -189,6 +189,8 @@ class ProfileCurve:
         return Minimum(others=minimum.others, deviance=min(minimum.deviance, self.target.floor))
 
     def _descend(self, objective: Any, origin: np.ndarray) -> Minimum:
+        if not len(self.free):
+            return Minimum(others=origin, deviance=objective(np.zeros(0), origin)[0])
         result = optimize.minimize(
             objective,
             np.zeros(len(self.free)),
@@ -242,7 +244,9 @@ def profile_curve(
     phi, large = phi.copy(), scale.large.copy()
     phi[roots] **= 0.5
     large[roots] **= 0.5
-    free = np.delete(np.arange(len(phi)), [] if target.held else [target.place])
+    fixed = [] if target.held else [target.place]
+    fixed += [len(phi) - 1] if scale.known else []
+    free = np.delete(np.arange(len(phi)), fixed)
     # Flat directions are taken in steps of one large change, and no longer ones.
     values, vectors = np.linalg.eigh((hessian * np.outer(large, large))[np.ix_(free, free)])
     half = large[free, None] * vectors / np.sqrt(np.maximum(values, 2.0) / 2)

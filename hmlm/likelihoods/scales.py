@@ -35,17 +35,24 @@ class Scale:
     prior: Prior
     turn: float = 0.0
 
+    @property
+    def edges(self) -> tuple[float, float] | None:
+        """Edges of the prior, or None where it has none above zero."""
+        if self.prior.name == "uniform":
+            return self.prior.parameters["lower"], self.prior.parameters["upper"]
+        return (0.0, 1.0) if self.prior.name == "beta" else None
+
     def value(self, x: np.ndarray) -> np.ndarray:
         """Return the sd with its sign."""
-        if self.prior.name == "uniform":
-            lower, upper = self.prior.parameters["lower"], self.prior.parameters["upper"]
+        if edges := self.edges:
+            lower, upper = edges
             return lower + (upper - lower) / (1.0 + np.exp(-x))
         return self.turn * np.sinh(x) if self.turn else np.exp(x)
 
     def coordinate(self, sd: float) -> float:
         """Return the coordinate of an sd, kept off the edges of the prior."""
-        if self.prior.name == "uniform":
-            lower, upper = self.prior.parameters["lower"], self.prior.parameters["upper"]
+        if edges := self.edges:
+            lower, upper = edges
             share = min(max((sd - lower) / (upper - lower), 0.05), 0.95)
             return float(np.log(share / (1 - share)))
         return float(np.arcsinh(sd / self.turn) if self.turn else np.log(sd))

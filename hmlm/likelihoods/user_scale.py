@@ -53,11 +53,14 @@ class UserScale:
         The parts of all blocks.
     large : ndarray
         What is a large change of each parameter.
+    known : bool
+        Whether sigma is known and keeps its value.
     """
 
     sums: GaussianSums
     parts: tuple[UserPart, ...]
     large: np.ndarray
+    known: bool = False
 
     @property
     def size(self) -> int:
@@ -182,6 +185,7 @@ def user_scale(
     theta: np.ndarray,
     sigma2: float,
     first: tuple[int, int, int] | None = None,
+    known: bool = False,
 ) -> tuple[UserScale, np.ndarray]:
     """Change from theta and sigma to sds, angles and log sigma.
 
@@ -195,6 +199,8 @@ def user_scale(
         Residual variance.
     first : tuple of int, optional
         Block and two effects whose correlation shall be the cosine of one angle.
+    known : bool
+        Whether sigma is known.
 
     Returns
     -------
@@ -245,7 +251,10 @@ def user_scale(
         )
     phi.append(0.5 * float(np.log(sigma2)))
     scale = UserScale(
-        sums=_with_shapes(sums, full), parts=tuple(parts), large=np.array([*large, 1.0])
+        sums=_with_shapes(sums, full),
+        parts=tuple(parts),
+        large=np.array([*large, 1.0]),
+        known=known,
     )
     return scale, np.array(phi)
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from hmlm.default_priors import ResolvedPriors, resolve_priors
 from hmlm.design import Design
 from hmlm.errors import HmlmError, listed, suggest
+from hmlm.models.centering import choose_centered
 from hmlm.models.coefficients import add_population
-from hmlm.models.covariance import add_groups, choose_centered
+from hmlm.models.covariance import add_groups
 from hmlm.models.distributions import hush_blas
 from hmlm.models.likelihood import add_likelihood
 
@@ -33,15 +34,18 @@ def build_model(
     centered : bool or mapping of str to bool, optional
         Whether group effects are written in their centred form, for all grouping factors or by
         name; chosen by `choose_centered` where not given. The density of ``beta``, ``sd``,
-        ``cor``, ``sigma`` and ``b`` is the same in both forms.
+        ``cor``, ``sigma`` and ``b`` is the same in both forms. Effects of further linear
+        predictors (``sigma ~ (1 | g)``) are always non-centred, for their rows say little.
 
     Returns
     -------
     pymc.Model
         With the variables, dims and coords of the design (``beta``, ``sd_<group>``,
-        ``cor_<group>``, ``sigma``, ``b_<group>``), the observed variable ``y``, and whatever
-        these are made from (``beta_centered``, ``chol_<group>``, ``z_<group>``). Columns, indices
-        and outcome are data containers: ``X``, ``Z_<group>``, ``index_<group>``, ``y_observed``.
+        ``cor_<group>``, ``b_<group>``, the family's parameters such as ``sigma``, ``cutpoints``;
+        ``<name>_beta`` and so on for further linear predictors), the observed variable ``y``, and
+        whatever these are made from (``beta_centered``, ``chol_<group>``, ``z_<group>``). Columns,
+        indices and outcome are data containers: ``X``, ``Z_<group>``, ``index_<group>``,
+        ``weights``, ``trials``, ``y_observed``.
 
     Raises
     ------
@@ -56,6 +60,16 @@ def build_model(
     >>> design = hmlm.Model("Reaction ~ Days + (Days | Subject)", sleep).design
     >>> [variable.name for variable in build_model(design, centered=True).free_RVs]
     ['beta_centered', 'sd_Subject', 'chol_Subject', 'b_Subject', 'sigma']
+
+    Counts out of trials, herds of cattle with cases of a disease:
+
+    >>> import pandas as pd
+    >>> herds = pd.DataFrame(
+    ...     {"herd": list("aabbcc"), "cases": [2, 3, 0, 1, 4, 2], "size": [14, 12, 9, 5, 22, 18]}
+    ... )
+    >>> model = hmlm.Model("p(cases, size) ~ 1 + (1 | herd)", herds, family="binomial")
+    >>> build_model(model.design, centered=False).basic_RVs
+    [beta_centered, sd_herd, z_herd, y]
     """
     hush_blas()
     import pymc as pm
@@ -63,9 +77,16 @@ def build_model(
     priors = resolve_priors(design) if priors is None else priors
     chosen = resolve_centered(design, centered)
     with pm.Model(coords={d: v for d, v in design.coords.items() if len(v)}) as model:
-        eta = add_population(design, priors)
-        eta = eta + add_groups(design, priors, chosen)
-        add_likelihood(design, priors, eta)
+        pooled = design.spec.pooling == "partial"
+        mean, *further = design.predictors
+        eta = add_population(mean, priors) + add_groups(mean, priors, pooled, chosen)
+        others = {}
+        for predictor in further:
+            own = priors.predictor(predictor.name)
+            others[predictor.name] = add_population(predictor, own) + add_groups(
+                predictor, own, pooled
+            )
+        add_likelihood(design, priors, eta, others)
     return model
 
 

@@ -1,15 +1,15 @@
-"""First step: the population coefficients, and the linear predictor that they make."""
+"""First step: the population coefficients, and the part of the linear predictor that they make."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from hmlm.default_priors import ResolvedPriors
-from hmlm.design import Design
+from hmlm.blocks import Predictor
+from hmlm.default_priors import PredictorPriors
 from hmlm.models.distributions import array_variable
 
 
-def add_population(design: Design, priors: ResolvedPriors) -> Any:
+def add_population(predictor: Predictor, priors: PredictorPriors) -> Any:
     """Add ``beta`` to the model in context and return the population's linear predictor.
 
     Where the prior of the intercept is on the expected outcome at the average of the predictors,
@@ -17,10 +17,10 @@ def add_population(design: Design, priors: ResolvedPriors) -> Any:
 
     Parameters
     ----------
-    design : Design
-        Columns and offset.
-    priors : ResolvedPriors
-        The priors.
+    predictor : Predictor
+        Columns and offset. Its name comes before the names of variables: ``sigma_beta``.
+    priors : PredictorPriors
+        Priors of this predictor.
 
     Returns
     -------
@@ -30,16 +30,17 @@ def add_population(design: Design, priors: ResolvedPriors) -> Any:
     import pymc as pm
 
     eta: Any = 0.0
-    if design.terms:
-        dims, labels = ("term",), design.terms
-        X = pm.Data("X", design.X, dims=("row", "term"))
+    if predictor.terms:
+        dims, labels = (predictor.named("term"),), predictor.terms
+        X = pm.Data(predictor.named("X"), predictor.X, dims=("row", *dims))
+        name = predictor.named("beta")
         if priors.centered_intercept:
-            centered = array_variable("beta_centered", priors.beta, dims, labels)
+            centered = array_variable(f"{name}_centered", priors.beta, dims, labels)
             shift = pm.math.sum(priors.x_means * centered)
-            beta = pm.Deterministic("beta", centered - priors.constant * shift, dims=dims)
+            beta = pm.Deterministic(name, centered - priors.constant * shift, dims=dims)
         else:
-            beta = array_variable("beta", priors.beta, dims, labels)
+            beta = array_variable(name, priors.beta, dims, labels)
         eta = X @ beta
-    if design.offset is not None:
-        eta = eta + pm.Data("offset", design.offset, dims="row")
+    if predictor.offset is not None:
+        eta = eta + pm.Data(predictor.named("offset"), predictor.offset, dims="row")
     return eta

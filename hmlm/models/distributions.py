@@ -28,6 +28,7 @@ DISTRIBUTIONS: Mapping[str, str] = MappingProxyType(
         "gamma": "Gamma",
         "inverse-gamma": "InverseGamma",
         "lognormal": "LogNormal",
+        "beta": "Beta",
     }
 )
 
@@ -92,6 +93,54 @@ def array_variable(
         for prior, label in zip(priors, labels, strict=True)
     ]
     return pm.Deterministic(name, pt.stack(parts, axis=-1), dims=dims)
+
+
+def ordered_variable(name: str, prior: Prior, dims: tuple[str], start: np.ndarray) -> Any:
+    """Add an increasing vector whose entries have one prior to the model in context.
+
+    Its density is the product of the entries' densities where they increase, and zero elsewhere;
+    up to a constant that of the sorted values of a sample from the prior.
+
+    Parameters
+    ----------
+    name : str
+        Name of the variable.
+    prior : Prior
+        Prior of every entry.
+    dims : tuple of str
+        Its dimension.
+    start : ndarray
+        Increasing values to start from.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+    from pymc.distributions.shape_utils import rv_size_is_none
+    from pytensor.tensor.sort import sort
+
+    distribution = getattr(pm, DISTRIBUTIONS[prior.name])
+    how = {"dims": dims, "transform": pm.distributions.transforms.ordered, "initval": start}
+    if not prior.parameters:
+        return distribution(name, **how)
+    names = list(prior.parameters)
+
+    def draw(*inputs: Any) -> Any:
+        *values, size = inputs
+        shape = None if rv_size_is_none(size) else pt.concatenate([size, [len(start)]])
+        return sort(distribution.dist(**dict(zip(names, values, strict=True)), size=shape), -1)
+
+    def log_density(value: Any, *values: Any) -> Any:
+        entry = distribution.dist(**dict(zip(names, values, strict=True)))
+        return pm.logp(entry, value).sum(axis=-1)
+
+    return pm.CustomDist(
+        name,
+        *(np.full(len(start), value) for value in prior.parameters.values()),
+        dist=draw,
+        logp=log_density,
+        class_name=f"Ordered{DISTRIBUTIONS[prior.name]}",
+        signature=f"{','.join(['(k)'] * len(names))}->(k)",
+        **how,
+    )
 
 
 def correlation_cholesky(name: str, prior: Prior, n: int) -> Any:
