@@ -11,7 +11,7 @@ coordinate z of a group is
   where they say much it is b on the scale of its own standard error; in between it lies between.
 
 The last is what Papaspiliopoulos, Roberts & Skold (2007, section 4) call a data-dependent partly
-non-centred form.
+non-centred form. One and two effects, by far the most frequent, are written out.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from math import log, sqrt
 
 import numba as nb
 import numpy as np
+
+from hmlm.likelihoods.effect_back_kernel import pull_back_any, pull_back_one, pull_back_two
 
 BLOCK_ROW = 26
 # Block: 0 predictor, 1 q, 2 groups, 3 form (0 not centred, 1 centred, 2 between), 4 priors of the
@@ -31,249 +33,220 @@ BLOCK_ROW = 26
 # of every group or -1 where rows are not sorted by it, 24 first entry of L, 25 first sd.
 
 
-@nb.njit(nogil=True, error_model="numpy")
-def group_pull(b, t, j, q, x, p, x_at, parents, r):  # type: ignore[no-untyped-def]
-    """Fill r with what a group's rows pull its effects by, given beta and the parent's effects."""
-    at = int(b[t + 13]) + j * q
-    k_at = int(b[t + 14]) + j * q * p
-    for a in range(q):
-        acc = b[at + a]
-        for i in range(p):
-            acc -= b[k_at + a * p + i] * x[x_at + i]
-        r[a] = acc
-    n = parents.shape[0]
+@nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+def group_pulls(b, t, x, p, x_at, effects, n, parent_first, R):  # type: ignore[no-untyped-def]
+    """Fill R with what the rows of every group pull its effects by, given beta and the parent."""
+    q, J = int(b[t + 1]), int(b[t + 2])
+    at, k_at, p_at, g_at = int(b[t + 13]), int(b[t + 14]), int(b[t + 16]), int(b[t + 17])
+    size = J * q
+    for row in range(size):
+        R[row] = b[at + row]
+    for i in range(p):
+        K, own = b[k_at + i * size : k_at + (i + 1) * size], x[x_at + i]
+        for row in range(size):
+            R[row] -= K[row] * own
     if n > 0:
-        g_at = int(b[t + 17]) + j * q * n
-        for a in range(q):
-            for i in range(n):
-                r[a] -= b[g_at + a * n + i] * parents[i]
+        for j in range(J):
+            start = parent_first + int(b[p_at + j]) * n
+            for a in range(q):
+                for i in range(n):
+                    R[j * q + a] -= b[g_at + (j * q + a) * n + i] * effects[start + i]
+
+
+@nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+def pulls_back(b, t, p, x_at, n, parent_first, R, slope, g):  # type: ignore[no-untyped-def]
+    """Turn the derivative by the pulls into those by beta's coordinates and parent effects."""
+    q, J = int(b[t + 1]), int(b[t + 2])
+    k_at, p_at, g_at = int(b[t + 14]), int(b[t + 16]), int(b[t + 17])
+    size = J * q
+    for i in range(p):
+        K, acc = b[k_at + i * size : k_at + (i + 1) * size], 0.0
+        for row in range(size):
+            acc += K[row] * R[row]
+        g[x_at + i] -= acc
+    if n > 0:
+        for j in range(J):
+            start = parent_first + int(b[p_at + j]) * n
+            for a in range(q):
+                for i in range(n):
+                    slope[start + i] -= b[g_at + (j * q + a) * n + i] * R[j * q + a]
+
+
+@nb.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+def _roots_and_places(H, scale, R, z, V, U):  # type: ignore[no-untyped-def]
+    for j in range(V.shape[0]):
+        u = sqrt(1.0 + H[j] * scale * scale)
+        d = 1.0 / u
+        U[j] = u
+        V[j] = (scale * R[j] * d + z[j]) * d
 
 
 @nb.njit(nogil=True, error_model="numpy")
-def factor_group(b, h_at, L, q, U, T):  # type: ignore[no-untyped-def]
-    """Fill the Cholesky factor U of I + L'H L; T is scratch. Return log|U|."""
-    for a in range(q):
-        for c in range(q):
-            acc = 0.0
-            for k in range(c, q):
-                acc += b[h_at + a * q + k] * L[k, c]
-            T[a, c] = acc
-    log_det = 0.0
-    for a in range(q):
-        for c in range(a + 1):
-            acc = 1.0 if a == c else 0.0
-            for k in range(a, q):
-                acc += L[k, a] * T[k, c]
-            for k in range(c):
-                acc -= U[a, k] * U[c, k]
-            if a == c:
-                U[a, a] = sqrt(acc)
-                log_det += log(U[a, a])
-            else:
-                U[a, c] = acc / U[c, c]
-    return log_det
-
-
-@nb.njit(nogil=True, error_model="numpy")
-def place_group(L, q, U, r, z, w, v):  # type: ignore[no-untyped-def]
-    """Fill w = U^-1 L'r and v = U'^-1 (w + z)."""
-    for a in range(q):
-        acc = 0.0
-        for k in range(a, q):
-            acc += L[k, a] * r[k]
-        for k in range(a):
-            acc -= U[a, k] * w[k]
-        w[a] = acc / U[a, a]
-    for a in range(q - 1, -1, -1):
-        acc = w[a] + z[a]
-        for k in range(a + 1, q):
-            acc -= U[k, a] * v[k]
-        v[a] = acc / U[a, a]
-
-
-@nb.njit(nogil=True, error_model="numpy")
-def pull_back_group(b, h_at, L, q, U, r, w, v, v_bar, z_bar, r_bar, GL, S, T):  # type: ignore[no-untyped-def]
-    """Turn the derivative by v into those by z, r and (added to GL) L, with that of -log|U|.
-
-    S and T are scratch.
-    """
-    # v = U'^-1 t, t = w + z
-    for a in range(q):
-        acc = v_bar[a]
-        for k in range(a):
-            acc -= U[a, k] * z_bar[k]
-        z_bar[a] = acc / U[a, a]
-    # s = L'r, w = U^-1 s: s_bar = U'^-1 t_bar, kept in r_bar for a moment
-    for a in range(q - 1, -1, -1):
-        acc = z_bar[a]
-        for k in range(a + 1, q):
-            acc -= U[k, a] * r_bar[k]
-        r_bar[a] = acc / U[a, a]
-    # The derivative by U, lower triangle: -v t_bar' - s_bar w' - diag(1 / U)
-    # A_bar = U'^-1 Phi(U' U_bar) U^-1, made symmetric (Smith 1995): S = Phi(U' U_bar)
-    for a in range(q):
-        for c in range(a + 1):
-            acc = 0.0
-            for k in range(a, q):
-                entry = -v[k] * z_bar[c] - r_bar[k] * w[c]
-                if k == c:
-                    entry -= 1.0 / U[k, k]
-                acc += U[k, a] * entry
-            if a == c:
-                acc *= 0.5
-            S[a, c] = acc
-            S[c, a] = acc
-    # the strict upper triangle is the mirror of the lower, so S = Phi + Phi' up to a factor
-    for a in range(q):
-        S[a, a] *= 2.0
-    # T = S U^-1 by columns from the right, then S = U'^-1 T: twice the symmetric derivative
-    for a in range(q):
-        for c in range(q - 1, -1, -1):
-            acc = S[a, c]
-            for k in range(c + 1, q):
-                acc -= T[a, k] * U[k, c]
-            T[a, c] = acc / U[c, c]
-    for c in range(q):
-        for a in range(q - 1, -1, -1):
-            acc = T[a, c]
-            for k in range(a + 1, q):
-                acc -= U[k, a] * S[k, c]
-            S[a, c] = acc / U[a, a]
-    # A = I + L'H L: L_bar += H L (A_bar + A_bar'), and s = L'r: L_bar += r s_bar'
-    for a in range(q):
-        for c in range(q):
-            acc = 0.0
-            for k in range(q):
-                acc += L[a, k] * S[k, c]
-            T[a, c] = acc
-    for a in range(q):
-        for c in range(q):
-            acc = r[a] * r_bar[c]
-            for k in range(q):
-                acc += b[h_at + a * q + k] * T[k, c]
-            GL[a, c] += acc
-    # r_bar = L s_bar, in place from the last row up
-    for a in range(q - 1, -1, -1):
-        acc = 0.0
-        for k in range(a + 1):
-            acc += L[a, k] * r_bar[k]
-        r_bar[a] = acc
-
-
-@nb.njit(nogil=True, error_model="numpy")
-def effects_forward(b, t, x, p, x_at, L, effects, parent_q, parent_first):  # type: ignore[no-untyped-def]
-    """Fill the effects of one block from their coordinates; return their log prior density.
-
-    The log density includes the log Jacobian of the coordinates.
-    """
-    q, J, form = int(b[t + 1]), int(b[t + 2]), int(b[t + 3])
-    z_at, first, m_at = int(b[t + 9]), int(b[t + 22]), int(b[t + 21])
-    s_at, p_at = int(b[t + 18]), int(b[t + 16])
-    r, w, v, z = np.zeros(q), np.zeros(q), np.zeros(q), np.empty(q)
-    U, T = np.zeros((q, q)), np.empty((q, q))
-    lp = 0.0
-    if form == 1:
-        for a in range(q):
-            lp -= J * log(abs(L[a, a]))
-            lp += J * log(b[s_at + a])
+def place_one(b, t, x, L, R, V, U):  # type: ignore[no-untyped-def]
+    """Fill V and U for one effect a group; return the sum of -log|U|."""
+    J, z_at, h_at = int(b[t + 2]), int(b[t + 9]), int(b[t + 12])
+    _roots_and_places(b[h_at : h_at + J], L[0, 0], R, x[z_at : z_at + J], V, U)
+    lp, product = 0.0, 1.0
     for j in range(J):
-        at = z_at + j * q
-        out = first + j * q
-        if form == 2:
-            n = parent_q
-            start = parent_first + int(b[p_at + j]) * n if n else 0
-            group_pull(b, t, j, q, x, p, x_at, effects[start : start + n], r)
-            for a in range(q):
-                z[a] = x[at + a]
-            lp -= factor_group(b, int(b[t + 12]) + j * q * q, L, q, U, T)
-            place_group(L, q, U, r, z, w, v)
-        elif form == 1:
-            for a in range(q):
-                acc = b[s_at + a] * x[at + a]
-                for k in range(a):
-                    acc -= L[a, k] * v[k]
-                v[a] = acc / L[a, a]
-        else:
-            for a in range(q):
-                v[a] = x[at + a]
-        for a in range(q):
-            lp -= 0.5 * v[a] * v[a]
-            if form == 1:
-                acc = b[s_at + a] * x[at + a]
-            else:
-                acc = 0.0
-                for k in range(a + 1):
-                    acc += L[a, k] * v[k]
-            effects[out + a] = acc + (b[m_at + a] if m_at >= 0 else 0.0)
+        product *= U[j]
+        if product > 1e100:
+            lp -= log(product)
+            product = 1.0
+    return lp - log(product)
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def place_two(b, t, x, L, R, V, U):  # type: ignore[no-untyped-def]
+    """Fill V and U (three numbers a group) for two effects; return the sum of -log|U|."""
+    J, z_at, h_at = int(b[t + 2]), int(b[t + 9]), int(b[t + 12])
+    l0, l1, l2 = L[0, 0], L[1, 0], L[1, 1]
+    lp = 0.0
+    for j in range(J):
+        h = h_at + 4 * j
+        t00, t10 = b[h] * l0 + b[h + 1] * l1, b[h + 1] * l0 + b[h + 3] * l1
+        u0 = sqrt(1.0 + l0 * t00 + l1 * t10)
+        u1 = l2 * t10 / u0
+        u2 = sqrt(1.0 + l2 * b[h + 3] * l2 - u1 * u1)
+        lp -= log(u0 * u2)
+        r0, r1 = R[2 * j], R[2 * j + 1]
+        w0 = (l0 * r0 + l1 * r1) / u0
+        w1 = (l2 * r1 - u1 * w0) / u2
+        v1 = (w1 + x[z_at + 2 * j + 1]) / u2
+        V[2 * j + 1] = v1
+        V[2 * j] = (w0 + x[z_at + 2 * j] - u1 * v1) / u0
+        U[3 * j], U[3 * j + 1], U[3 * j + 2] = u0, u1, u2
     return lp
 
 
 @nb.njit(nogil=True, error_model="numpy")
-def effects_backward(b, t, x, p, x_at, L, effects, parent_q, parent_first, slope, GL, g):  # type: ignore[no-untyped-def]
+def place_any(b, t, x, L, R, V, U):  # type: ignore[no-untyped-def]
+    """Fill V and U (q x q numbers a group) for any number of effects; return sum of -log|U|."""
+    q, J, z_at, h_at = int(b[t + 1]), int(b[t + 2]), int(b[t + 9]), int(b[t + 12])
+    T, w = np.empty((q, q)), np.empty(q)
+    lp = 0.0
+    for j in range(J):
+        h, o, at = h_at + j * q * q, j * q * q, j * q
+        for a in range(q):
+            for c in range(q):
+                acc = 0.0
+                for k in range(c, q):
+                    acc += b[h + a * q + k] * L[k, c]
+                T[a, c] = acc
+        for a in range(q):
+            for c in range(a + 1):
+                acc = 1.0 if a == c else 0.0
+                for k in range(a, q):
+                    acc += L[k, a] * T[k, c]
+                for k in range(c):
+                    acc -= U[o + a * q + k] * U[o + c * q + k]
+                if a == c:
+                    U[o + a * q + a] = sqrt(acc)
+                    lp -= log(U[o + a * q + a])
+                else:
+                    U[o + a * q + c] = acc / U[o + c * q + c]
+        for a in range(q):
+            acc = 0.0
+            for k in range(a, q):
+                acc += L[k, a] * R[at + k]
+            for k in range(a):
+                acc -= U[o + a * q + k] * w[k]
+            w[a] = acc / U[o + a * q + a]
+        for a in range(q - 1, -1, -1):
+            acc = w[a] + x[z_at + at + a]
+            for k in range(a + 1, q):
+                acc -= U[o + k * q + a] * V[at + k]
+            V[at + a] = acc / U[o + a * q + a]
+    return lp
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def roots_size(q):  # type: ignore[no-untyped-def]
+    """Return how many numbers of U are kept for a group."""
+    return q * (q + 1) // 2 if q <= 2 else q * q
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def effects_forward(b, t, x, p, x_at, L, effects, n, parent_first, R, V, U):  # type: ignore[no-untyped-def]
+    """Fill the effects of one block from their coordinates; return their log prior density.
+
+    The log density includes the log Jacobian of the coordinates. R, V and U keep what the way back
+    needs: n and parent_first are width and place of the parent's effects.
+    """
+    q, J, form = int(b[t + 1]), int(b[t + 2]), int(b[t + 3])
+    z_at, first, m_at, s_at = int(b[t + 9]), int(b[t + 22]), int(b[t + 21]), int(b[t + 18])
+    lp = 0.0
+    if form == 2:
+        group_pulls(b, t, x, p, x_at, effects, n, parent_first, R)
+        if q == 1:
+            lp += place_one(b, t, x, L, R, V, U)
+        elif q == 2:
+            lp += place_two(b, t, x, L, R, V, U)
+        else:
+            lp += place_any(b, t, x, L, R, V, U)
+    elif form == 1:
+        for a in range(q):
+            lp += J * (log(b[s_at + a]) - log(abs(L[a, a])))
+        for j in range(J):
+            for a in range(q):
+                acc = b[s_at + a] * x[z_at + j * q + a]
+                for k in range(a):
+                    acc -= L[a, k] * V[j * q + k]
+                V[j * q + a] = acc / L[a, a]
+    else:
+        for i in range(J * q):
+            V[i] = x[z_at + i]
+    square = 0.0
+    for i in range(J * q):
+        square += V[i] * V[i]
+    for j in range(J):
+        for a in range(q):
+            acc = b[m_at + a] if m_at >= 0 else 0.0
+            for k in range(a + 1):
+                acc += L[a, k] * V[j * q + k]
+            effects[first + j * q + a] = acc
+    return lp - 0.5 * square
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def effects_backward(b, t, p, x_at, L, n, parent_first, R, V, U, slope, GL, g):  # type: ignore[no-untyped-def]
     """Turn the derivative by the effects of one block into those by its coordinates, L and beta.
 
     `slope` is the derivative of everything after the effects; that by the parent's effects is
-    added to it.
+    added to it. R is overwritten.
     """
     q, J, form = int(b[t + 1]), int(b[t + 2]), int(b[t + 3])
-    z_at, first, m_at = int(b[t + 9]), int(b[t + 22]), int(b[t + 21])
-    s_at, p_at, k_at = int(b[t + 18]), int(b[t + 16]), int(b[t + 14])
-    r, w, v, z = np.zeros(q), np.zeros(q), np.zeros(q), np.empty(q)
-    v_bar, z_bar, r_bar = np.empty(q), np.empty(q), np.empty(q)
-    U, T, S = np.zeros((q, q)), np.empty((q, q)), np.empty((q, q))
+    z_at, first, s_at = int(b[t + 9]), int(b[t + 22]), int(b[t + 18])
+    if form == 2:
+        if q == 1:
+            pull_back_one(b, t, L, R, V, U, slope, GL, g)
+        elif q == 2:
+            pull_back_two(b, t, L, R, V, U, slope, GL, g)
+        else:
+            pull_back_any(b, t, L, R, V, U, slope, GL, g)
+        pulls_back(b, t, p, x_at, n, parent_first, R, slope, g)
+        return
+    back = np.empty(q)
     if form == 1:
         for a in range(q):
             GL[a, a] -= J / L[a, a]
     for j in range(J):
-        at = z_at + j * q
-        out = first + j * q
+        at, out = j * q, first + j * q
         if form == 1:
-            for a in range(q):
-                acc = effects[out + a] - (b[m_at + a] if m_at >= 0 else 0.0)
-                for k in range(a):
-                    acc -= L[a, k] * v[k]
-                v[a] = acc / L[a, a]
             # lp = -v'v / 2 with v = L^-1 b: by b it is -L'^-1 v, by L it is (L'^-1 v) v'
             for a in range(q - 1, -1, -1):
-                acc = v[a]
+                acc = V[at + a]
                 for k in range(a + 1, q):
-                    acc -= L[k, a] * r_bar[k]
-                r_bar[a] = acc / L[a, a]
+                    acc -= L[k, a] * back[k]
+                back[a] = acc / L[a, a]
             for a in range(q):
-                g[at + a] += b[s_at + a] * (slope[out + a] - r_bar[a])
+                g[z_at + at + a] += b[s_at + a] * (slope[out + a] - back[a])
                 for c in range(a + 1):
-                    GL[a, c] += r_bar[a] * v[c]
+                    GL[a, c] += back[a] * V[at + c]
             continue
-        n = parent_q if form == 2 else 0
-        start = parent_first + int(b[p_at + j]) * n if n else 0
-        if form == 2:
-            group_pull(b, t, j, q, x, p, x_at, effects[start : start + n], r)
-            for a in range(q):
-                z[a] = x[at + a]
-            h_at = int(b[t + 12]) + j * q * q
-            factor_group(b, h_at, L, q, U, T)
-            place_group(L, q, U, r, z, w, v)
-        else:
-            for a in range(q):
-                v[a] = x[at + a]
         for a in range(q):
-            acc = -v[a]
+            acc = -V[at + a]
             for k in range(a, q):
                 acc += L[k, a] * slope[out + k]
-            v_bar[a] = acc
-        for a in range(q):
+            g[z_at + at + a] += acc
             for c in range(a + 1):
-                GL[a, c] += slope[out + a] * v[c]
-        if form == 0:
-            for a in range(q):
-                g[at + a] += v_bar[a]
-            continue
-        pull_back_group(b, h_at, L, q, U, r, w, v, v_bar, z_bar, r_bar, GL, S, T)
-        for a in range(q):
-            g[at + a] += z_bar[a]
-            row = k_at + (j * q + a) * p
-            for i in range(p):
-                g[x_at + i] -= b[row + i] * r_bar[a]
-            row = int(b[t + 17]) + (j * q + a) * n
-            for i in range(n):
-                slope[start + i] -= b[row + i] * r_bar[a]
+                GL[a, c] += slope[out + a] * V[at + c]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import exp, expm1, lgamma, log, log1p, pi
 
 import numba as nb
+import numpy as np
 
 from hmlm.likelihoods.special_kernel import (
     LOG,
@@ -19,6 +20,7 @@ from hmlm.likelihoods.special_kernel import (
     log_odds_parts,
     mean_of,
 )
+from hmlm.likelihoods.vector_kernel import fill_exp, fill_odds
 
 CODES = {
     "gaussian": 0,
@@ -198,45 +200,39 @@ def rows_of_family(family, link, y, n, w, m, eta, p1, p2, d, d1, d2):  # type: i
 
 
 @nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def yes_no_rows(y, eta, d):  # type: ignore[no-untyped-def]
-    """Do what `rows_of_family` does for 0/1 outcomes under a logit link, one logarithm a batch."""
-    total, product = 0.0, 1.0
-    for i in range(y.shape[0]):
-        e = eta[i]
-        t = exp(-abs(e))
-        u = 1.0 + t
-        product *= u
-        if product > 1e200:
-            total -= log(product)
-            product = 1.0
-        r = 1.0 / u
-        total += y[i] * e - max(e, 0.0)
-        d[i] = y[i] - (r if e > 0.0 else t * r)
-    return total - log(product)
-
-
-@nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def logit_rows(y, n, eta, d):  # type: ignore[no-untyped-def]
-    """Do what `rows_of_family` does for counts out of trials under a logit link."""
+def _logit_sums(y, n, eta, t, logs, d):  # type: ignore[no-untyped-def]
     total = 0.0
     for i in range(y.shape[0]):
         e = eta[i]
-        t = exp(-abs(e))
-        r = 1.0 / (1.0 + t)
-        total += y[i] * e - n[i] * (max(e, 0.0) + log1p(t))
-        d[i] = y[i] - n[i] * (r if e > 0.0 else t * r)
+        r = 1.0 / (1.0 + t[i])
+        total += y[i] * e - n[i] * (max(e, 0.0) + logs[i])
+        d[i] = y[i] - n[i] * (r if e > 0.0 else t[i] * r)
     return total
 
 
+@nb.njit(nogil=True, error_model="numpy")
+def logit_rows(y, n, eta, d):  # type: ignore[no-untyped-def]
+    """Do what `rows_of_family` does for counts out of trials under a logit link."""
+    t, logs = np.empty(len(eta)), np.empty(len(eta))
+    fill_odds(eta, t, logs)
+    return _logit_sums(y, n, eta, t, logs, d)
+
+
 @nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def log_rows(y, n, eta, d):  # type: ignore[no-untyped-def]
-    """Do what `rows_of_family` does for Poisson counts under a log link."""
+def _log_sums(y, n, eta, d):  # type: ignore[no-untyped-def]
     total = 0.0
     for i in range(y.shape[0]):
-        mu = n[i] * exp(eta[i])
+        mu = n[i] * d[i]
         total += y[i] * eta[i] - mu
         d[i] = y[i] - mu
     return total
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def log_rows(y, n, eta, d):  # type: ignore[no-untyped-def]
+    """Do what `rows_of_family` does for Poisson counts under a log link."""
+    fill_exp(eta, d)
+    return _log_sums(y, n, eta, d)
 
 
 @nb.njit(nogil=True, error_model="numpy")
@@ -297,10 +293,10 @@ def needs_no_parameters(family, link):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, error_model="numpy")
-def likelihood_rows(family, link, ones, y, n, w, m, eta, p1, p2, cuts, d, d1, d2, d_cuts):  # type: ignore[no-untyped-def]
+def likelihood_rows(family, link, y, n, w, m, eta, p1, p2, cuts, d, d1, d2, d_cuts):  # type: ignore[no-untyped-def]
     """Return the log likelihood of all rows, by the fastest loop that serves the family."""
     if family == BINOMIAL and link == LOGIT:
-        return yes_no_rows(y, eta[0], d[0]) if ones else logit_rows(y, n, eta[0], d[0])
+        return logit_rows(y, n, eta[0], d[0])
     if family == POISSON and link == LOG:
         return log_rows(y, n, eta[0], d[0])
     if family == ORDINAL:

@@ -16,12 +16,16 @@ import numpy as np
 from hmlm.likelihoods import (
     compiled,
     cutpoint_kernel,
+    effect_back_kernel,
     effect_map_kernel,
     family_kernel,
     glmm_kernel,
     kernel,
+    predictor_kernel,
     prior_kernel,
     special_kernel,
+    table_kernel,
+    vector_kernel,
 )
 from hmlm.likelihoods.compiled import EXPAND, LOGP, as_doubles, fingerprint
 from hmlm.likelihoods.family_kernel import likelihood_rows
@@ -63,9 +67,7 @@ def _compile(mark: int) -> tuple[Any, Any, Any, Any]:
     def likelihood(family, link, y, n, w, m, eta, p1, p2, cuts, d, d1, d2, d_cuts):  # type: ignore[no-untyped-def]
         if mark == 0:
             return np.nan
-        return likelihood_rows(
-            family, link, False, y, n, w, m, eta, p1, p2, cuts, d, d1, d2, d_cuts
-        )
+        return likelihood_rows(family, link, y, n, w, m, eta, p1, p2, cuts, d, d1, d2, d_cuts)
 
     return logp, expand, draw, likelihood
 
@@ -75,12 +77,16 @@ logp_address, expand_address, draw_effects, row_likelihood = _compile(
         [
             compiled,
             cutpoint_kernel,
+            effect_back_kernel,
             effect_map_kernel,
             family_kernel,
             glmm_kernel,
             kernel,
+            predictor_kernel,
             prior_kernel,
             special_kernel,
+            table_kernel,
+            vector_kernel,
             sys.modules[__name__],
         ]
     )

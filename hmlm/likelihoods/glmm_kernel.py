@@ -15,10 +15,22 @@ import numba as nb
 import numpy as np
 
 from hmlm.likelihoods.cutpoint_kernel import cutpoints_forward, cutpoints_pull
-from hmlm.likelihoods.effect_map_kernel import BLOCK_ROW, effects_backward, effects_forward
+from hmlm.likelihoods.effect_map_kernel import (
+    BLOCK_ROW,
+    effects_backward,
+    effects_forward,
+    roots_size,
+)
 from hmlm.likelihoods.family_kernel import likelihood_rows, needs_no_parameters
 from hmlm.likelihoods.kernel import correlation_factor, correlation_gradient
+from hmlm.likelihoods.predictor_kernel import (
+    add_effects,
+    population_part,
+    population_pull,
+    pull_effects,
+)
 from hmlm.likelihoods.prior_kernel import prior_logp, scale_from
+from hmlm.likelihoods.table_kernel import table_likelihood
 
 HEADER = 24
 PREDICTOR_ROW = 10
@@ -26,84 +38,12 @@ SCALAR_ROW = 6
 # Header: 0 length, 1 coordinates, 2 family, 3 link, 4 rows, 5 predictors, 6 blocks, 7 scalars,
 # 8 cutpoints, then places of: 9 y, 10 n, 11 w, 12 m, 13 predictor table, 14 block table, 15 scalar
 # table, 16 prior of the cutpoints; 17 first coordinate of the cutpoints; 18 place of what their
-# prior adds by the coordinates of beta; 19 constant; 20 whether all outcomes are 0/1; 21 effects,
-# 22 entries of all L, 23 sds.
+# prior adds by the coordinates of beta; 19 constant; 20 place of a table of counts or -1;
+# 21 effects, 22 entries of all L, 23 sds.
 # Predictor: 0 p, 1 first coordinate, 2 patterns, 3 place of the columns, 4 of the constant part,
 # 5 of the rows' patterns or -1, 6 of priors, 7 of their arguments (u0, P), 8 parameter (0 the mean,
 # 1 and 2 those of the family, categories from 10 on), 9 link of a parameter (0 log, 1 logit).
 # Scalar: 0 to 3 prior, 4 parameter, 5 coordinate.
-
-
-@nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def population_part(columns, constant, x, eta):  # type: ignore[no-untyped-def]
-    """Fill eta of every distinct row pattern; columns has shape (p, patterns)."""
-    for i in range(eta.shape[0]):
-        eta[i] = constant[i]
-    for k in range(columns.shape[0]):
-        c = x[k]
-        for i in range(eta.shape[0]):
-            eta[i] += columns[k, i] * c
-
-
-@nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def population_pull(columns, slope, g):  # type: ignore[no-untyped-def]
-    """Add the derivative by the coordinates of beta."""
-    for k in range(columns.shape[0]):
-        acc = 0.0
-        for i in range(slope.shape[0]):
-            acc += columns[k, i] * slope[i]
-        g[k] += acc
-
-
-@nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def add_effects(b, t, N, effects, eta):  # type: ignore[no-untyped-def]
-    """Add the effects of one block to eta of every row."""
-    q, J, first, z_at = int(b[t + 1]), int(b[t + 2]), int(b[t + 22]), int(b[t + 11])
-    index = b[int(b[t + 10]) : int(b[t + 10]) + N]
-    starts_at = int(b[t + 23])
-    if starts_at >= 0 and z_at < 0:
-        for j in range(J):
-            value = effects[first + j]
-            for i in range(int(b[starts_at + j]), int(b[starts_at + j + 1])):
-                eta[i] += value
-        return
-    for a in range(q):
-        if z_at < 0:
-            for i in range(N):
-                eta[i] += effects[first + int(index[i]) * q]
-        else:
-            Z = b[z_at + a * N : z_at + (a + 1) * N]
-            for i in range(N):
-                eta[i] += Z[i] * effects[first + a + int(index[i]) * q]
-
-
-@nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def pull_effects(b, t, N, d, slope):  # type: ignore[no-untyped-def]
-    """Add the derivative by the effects of one block."""
-    q, J, first, z_at = int(b[t + 1]), int(b[t + 2]), int(b[t + 22]), int(b[t + 11])
-    index = b[int(b[t + 10]) : int(b[t + 10]) + N]
-    starts_at = int(b[t + 23])
-    if starts_at >= 0:
-        for j in range(J):
-            low, high = int(b[starts_at + j]), int(b[starts_at + j + 1])
-            for a in range(q):
-                acc = 0.0
-                if z_at < 0:
-                    for i in range(low, high):
-                        acc += d[i]
-                else:
-                    for i in range(low, high):
-                        acc += d[i] * b[z_at + a * N + i]
-                slope[first + j * q + a] += acc
-        return
-    for a in range(q):
-        if z_at < 0:
-            for i in range(N):
-                slope[first + int(index[i]) * q] += d[i]
-        else:
-            Z = b[z_at + a * N : z_at + (a + 1) * N]
-            for i in range(N):
-                slope[first + a + int(index[i]) * q] += Z[i] * d[i]
 
 
 @nb.njit(nogil=True, error_model="numpy")
@@ -216,8 +156,12 @@ def linear_predictors(b, x, effects, eta):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, error_model="numpy")
-def all_effects(b, x, Ls, Lcs, sds, dsds, effects, g):  # type: ignore[no-untyped-def]
-    """Fill covariance factors and effects of all blocks; return their log prior density."""
+def all_effects(b, x, Ls, Lcs, sds, dsds, effects, R, V, U, g):  # type: ignore[no-untyped-def]
+    """Fill covariance factors and effects of all blocks; return their log prior density.
+
+    R, V and U keep what the way back needs.
+    """
+    u_at = 0
     lp = 0.0
     for k in range(int(b[6])):
         t = int(b[14]) + BLOCK_ROW * k
@@ -226,8 +170,23 @@ def all_effects(b, x, Ls, Lcs, sds, dsds, effects, g):  # type: ignore[no-untype
         Lc = Lcs[l_at : l_at + q * q].reshape((q, q))
         lp += covariance_factor(x, b, t, L, Lc, sds[s_at : s_at + q], dsds[s_at : s_at + q], g)
         p, x_at, n, start = _links(b, t)
-        lp += effects_forward(b, t, x, p, x_at, L, effects, n, start)
+        J, first = int(b[t + 2]), int(b[t + 22])
+        own = slice(first, first + J * q)
+        size = J * roots_size(q)
+        roots = U[u_at : u_at + size]
+        lp += effects_forward(b, t, x, p, x_at, L, effects, n, start, R[own], V[own], roots)
+        u_at += size
     return lp
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def all_roots(b):  # type: ignore[no-untyped-def]
+    """Return how many numbers of U all blocks keep."""
+    total = 0
+    for k in range(int(b[6])):
+        t = int(b[14]) + BLOCK_ROW * k
+        total += int(b[t + 2]) * roots_size(int(b[t + 1]))
+    return total
 
 
 @nb.njit(nogil=True, error_model="numpy")
@@ -272,9 +231,7 @@ def rows_likelihood(b, eta, p1, p2, cuts, d, d1, d2, d_cuts):  # type: ignore[no
     y, n = b[int(b[9]) : int(b[9]) + N], b[int(b[10]) : int(b[10]) + N]
     w, m = b[int(b[11]) : int(b[11]) + N], b[int(b[12]) : int(b[12]) + N]
     family, link = int(b[2]), int(b[3])
-    return likelihood_rows(
-        family, link, b[20] == 1.0, y, n, w, m, eta, p1, p2, cuts, d, d1, d2, d_cuts
-    )
+    return likelihood_rows(family, link, y, n, w, m, eta, p1, p2, cuts, d, d1, d2, d_cuts)
 
 
 @nb.njit(nogil=True, error_model="numpy")
@@ -295,25 +252,66 @@ def glmm_density(x, b, g):  # type: ignore[no-untyped-def]
     float
         The log density, including the log Jacobian of the transformation.
     """
-    N, R, K = int(b[4]), int(b[5]), int(b[8])
     n_effects = int(b[21])
     g[:] = 0.0
     effects, slope = np.empty(n_effects), np.zeros(n_effects)
     size, width = int(b[22]), int(b[23])
     Ls, Lcs, GLs = np.zeros(size), np.zeros(size), np.zeros(size)
     sds, dsds = np.ones(width), np.zeros(width)
-    lp = all_effects(b, x, Ls, Lcs, sds, dsds, effects, g)
+    R, V, U = np.empty(n_effects), np.empty(n_effects), np.empty(all_roots(b))
+    lp = b[19] + all_effects(b, x, Ls, Lcs, sds, dsds, effects, R, V, U, g)
+    for r in range(int(b[5])):
+        lp += population_priors(b, int(b[13]) + PREDICTOR_ROW * r, x, g)
+    if b[20] >= 0.0:
+        lp += table_part(b, x, effects, slope, g)
+    else:
+        lp += rows_part(b, x, effects, slope, g)
+    u_at = U.shape[0]
+    for k in range(int(b[6]) - 1, -1, -1):
+        t = int(b[14]) + BLOCK_ROW * k
+        q, l_at, s_at = int(b[t + 1]), int(b[t + 24]), int(b[t + 25])
+        L = Ls[l_at : l_at + q * q].reshape((q, q))
+        GL = GLs[l_at : l_at + q * q].reshape((q, q))
+        p, x_at, n, start = _links(b, t)
+        own = slice(int(b[t + 22]), int(b[t + 22]) + int(b[t + 2]) * q)
+        after = u_at
+        u_at -= int(b[t + 2]) * roots_size(q)
+        effects_backward(b, t, p, x_at, L, n, start, R[own], V[own], U[u_at:after], slope, GL, g)
+        Lc = Lcs[l_at : l_at + q * q].reshape((q, q))
+        covariance_pull(x, b, t, GL, Lc, sds[s_at : s_at + q], dsds[s_at : s_at + q], g)
+    return lp
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def table_part(b, x, effects, slope, g):  # type: ignore[no-untyped-def]
+    """Return the log likelihood of a table of Poisson counts; fill its derivatives."""
+    t = int(b[13])
+    p, C, first = int(b[t]), int(b[t + 2]), int(b[t + 1])
+    columns = b[int(b[t + 3]) : int(b[t + 3]) + p * C].reshape((p, C))
+    eta, d = np.empty(C), np.empty(C)
+    population_part(columns, b[int(b[t + 4]) : int(b[t + 4]) + C], x[first : first + p], eta)
+    total = table_likelihood(b, int(b[20]), effects, eta, slope, d)
+    population_pull(columns, d, g[first : first + p])
+    return total
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def rows_part(b, x, effects, slope, g):  # type: ignore[no-untyped-def]
+    """Return the log likelihood of the rows with the priors of family parameters and cutpoints.
+
+    Fills `slope` with the derivative by the effects.
+    """
+    N, R, K = int(b[4]), int(b[5]), int(b[8])
     eta, d = np.empty((R, N)), np.empty((R, N))
     linear_predictors(b, x, effects, eta)
     # Empty where the loop over rows does not read them.
     length = 0 if needs_no_parameters(int(b[2]), int(b[3])) else N
     p1, d1 = np.ones(length), np.empty(length)
     p2, d2 = np.ones(length), np.empty(length)
-    lp += fill_parameters(b, x, eta, p1, p2, g)
+    lp = fill_parameters(b, x, eta, p1, p2, g)
     cuts, d_cuts = np.empty(K), np.zeros(K)
     lp += cutpoints_forward(b, x, cuts, g)
-    lp += b[19] + rows_likelihood(b, eta, p1, p2, cuts, d, d1, d2, d_cuts)
-    # And back.
+    lp += rows_likelihood(b, eta, p1, p2, cuts, d, d1, d2, d_cuts)
     cutpoints_pull(b, x, d_cuts, g)
     for k in range(int(b[7])):
         t = int(b[15]) + SCALAR_ROW * k
@@ -329,7 +327,6 @@ def glmm_density(x, b, g):  # type: ignore[no-untyped-def]
             d[r] = d2
             through_link(b[t + 9], p2, d[r])
         p, C, at = int(b[t]), int(b[t + 2]), int(b[t + 5])
-        lp += population_priors(b, t, x, g)
         columns = b[int(b[t + 3]) : int(b[t + 3]) + p * C].reshape((p, C))
         own = g[int(b[t + 1]) : int(b[t + 1]) + p]
         if at < 0:
@@ -342,15 +339,6 @@ def glmm_density(x, b, g):  # type: ignore[no-untyped-def]
     for k in range(int(b[6])):
         t = int(b[14]) + BLOCK_ROW * k
         pull_effects(b, t, N, d[int(b[t])], slope)
-    for k in range(int(b[6]) - 1, -1, -1):
-        t = int(b[14]) + BLOCK_ROW * k
-        q, l_at, s_at = int(b[t + 1]), int(b[t + 24]), int(b[t + 25])
-        L = Ls[l_at : l_at + q * q].reshape((q, q))
-        GL = GLs[l_at : l_at + q * q].reshape((q, q))
-        p, x_at, n, start = _links(b, t)
-        effects_backward(b, t, x, p, x_at, L, effects, n, start, slope, GL, g)
-        Lc = Lcs[l_at : l_at + q * q].reshape((q, q))
-        covariance_pull(x, b, t, GL, Lc, sds[s_at : s_at + q], dsds[s_at : s_at + q], g)
     return lp
 
 
@@ -359,7 +347,8 @@ def draw_all_effects(b, X, out):  # type: ignore[no-untyped-def]
     """Fill the effects of all blocks for every draw of the coordinates."""
     size, width = int(b[22]), int(b[23])
     g = np.empty(int(b[1]))
+    R, V, U = np.empty(int(b[21])), np.empty(int(b[21])), np.empty(all_roots(b))
     for s in range(X.shape[0]):
         Ls, Lcs = np.zeros(size), np.zeros(size)
         sds, dsds = np.ones(width), np.zeros(width)
-        all_effects(b, X[s], Ls, Lcs, sds, dsds, out[s], g)
+        all_effects(b, X[s], Ls, Lcs, sds, dsds, out[s], R, V, U, g)

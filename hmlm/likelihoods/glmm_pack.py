@@ -134,7 +134,7 @@ def pack_rows(
         n_sds += q
     table[1] = len(start)
     table[19] = rows.constant
-    table[20] = float(bool((rows.n == 1).all()) and bool(np.isin(rows.y, (0.0, 1.0)).all()))
+    table[20] = _count_table(out, design, rows)
     table[21:24] = [n_effects, n_entries, n_sds]
     return RowPosterior(
         design=design,
@@ -148,6 +148,25 @@ def pack_rows(
         x_means=x_means,
         start=np.array(start),
     )
+
+
+def _count_table(out: Buffer, design: Design, rows: Rows) -> int:
+    """Write Poisson counts as a table of groups by patterns; -1 where they are no such table."""
+    first = rows.predictors[0]
+    family = design.spec.family
+    if family.name != "poisson" or family.link != "log" or first.pattern is None:
+        return -1
+    if len(rows.blocks) != 1 or not rows.blocks[0].plain:
+        return -1
+    index = rows.blocks[0].index
+    J, C = len(rows.blocks[0].block.levels), len(first.X)
+    if J * C > 4 * len(rows.y):
+        return -1
+    counts = np.zeros((J, C))
+    np.add.at(counts, (index, first.pattern), rows.n)
+    by_pattern = np.bincount(first.pattern, weights=rows.y, minlength=C)
+    by_group = np.bincount(index, weights=rows.y, minlength=J)
+    return out.add(np.concatenate([by_pattern, by_group, counts.reshape(-1)]))
 
 
 def _encode(prior: Any) -> np.ndarray:
@@ -270,7 +289,7 @@ def _block(
         -1 if block.plain else out.add(block.Z.T),
         out.add(H),
         out.add(pull),
-        out.add(ZM[:, :, :p] @ maps[r]),
+        out.add((ZM[:, :, :p] @ maps[r]).reshape(J * q, p).T),
         -1 if parent is None else parent,
         out.add(parents),
         out.add(links),

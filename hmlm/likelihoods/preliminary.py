@@ -394,4 +394,3 @@ def _start(design: Design, rows: Rows, priors: ResolvedPriors) -> Preliminary:
         below = np.cumsum(shares / shares.sum())[:-1]
         cuts = to_link(design.spec.family.link, below)
     return Preliminary(beta=beta, effects=effects, D=D, means=means, scalars=scalars, cuts=cuts)
-
