@@ -14,16 +14,18 @@ import sys  # noqa: E402
 
 def posterior(name: str, repeats: int) -> dict[str, float]:
     """Time the first fit of the process, imports included, and later ones."""
-    from tasks import MODELS, table
+    from tasks import FAMILIES, MODELS, table
 
     frame = table(name)
+    formula, family = FAMILIES[name][:2] if name in FAMILIES else (MODELS[name][1], "gaussian")
     ready = time.perf_counter() - BEGAN
     import hmlm
 
     seconds, first = [], 0.0
     for k in range(1 + repeats):
         start = time.perf_counter()
-        fit = hmlm.Model(MODELS[name][1], frame).fit(random_seed=1 + k, progressbar=False)
+        model = hmlm.Model(formula, frame, family=family)
+        fit = model.fit(random_seed=1 + k, progressbar=False)
         fit.draws  # noqa: B018
         seconds.append(time.perf_counter() - start)
         if k == 0:
@@ -50,6 +52,39 @@ def reml(name: str, repeats: int) -> dict[str, float]:
         fit = hmlm.Model(MODELS[name][1], frame).fit(hmlm.REML())
         seconds.append(time.perf_counter() - start)
     return {"seconds": statistics.median(seconds[1:]), "log_likelihood": fit.log_likelihood}
+
+
+def laplace(name: str, repeats: int) -> dict[str, float]:
+    """Time Laplace's approximation, formula and frame included."""
+    from tasks import FAMILIES, table
+
+    import hmlm
+
+    frame = table(name)
+    formula, family = FAMILIES[name][:2]
+    seconds = []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        fit = hmlm.Model(formula, frame, family=family).fit(hmlm.Laplace())
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": statistics.median(seconds[1:]), "log_likelihood": fit.log_likelihood}
+
+
+def poisson(groups: int, rows: int) -> dict[str, float]:
+    """Time the posterior of Poisson counts whose predictors are categorical."""
+    from tasks import counts
+
+    import hmlm
+
+    frame = counts(groups, rows)
+    start = time.perf_counter()
+    model = hmlm.Model("count ~ a + b + (1 | g)", frame, family="poisson")
+    fit = model.fit(random_seed=1, progressbar=False)
+    return {
+        "seconds": time.perf_counter() - start,
+        "ess": fit.status.numbers["min_ess_bulk"],
+        "divergences": fit.status.numbers["divergences"],
+    }
 
 
 def large(groups: int, rows: int) -> dict[str, float]:
@@ -118,6 +153,8 @@ def main() -> None:
     found = {
         "posterior": posterior,
         "reml": reml,
+        "laplace": laplace,
+        "poisson": poisson,
         "large": large,
         "density": density,
         "imports": imports,

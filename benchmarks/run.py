@@ -27,7 +27,7 @@ from rich.table import Table
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from tasks import GROUPS, MODELS, POSTERIOR, REML, table  # noqa: E402
+from tasks import FACTORS, FAMILIES, MODELS, POSTERIOR, REML, table  # noqa: E402
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL")}
 # Debian's libraries: R takes those that are installed last unless others are preloaded by name.
@@ -83,8 +83,9 @@ def r_peer(function: str, name: str, repeats: int, timeout: float, **extra: str)
         path = Path(folder) / "table.csv"
         frame = table(name)
         frame.to_csv(path, index=False)
-        groups = ",".join(c for c in frame if c in GROUPS)
-        command = ["Rscript", str(HERE / "peers.R"), function, str(path), MODELS[name][1]]
+        groups = ",".join(c for c in frame if c in FACTORS)
+        formula = FAMILIES[name][2] if name in FAMILIES else MODELS[name][1]
+        command = ["Rscript", str(HERE / "peers.R"), function, str(path), formula]
         return run([*command, str(repeats), groups], timeout, **extra)
 
 
@@ -107,12 +108,54 @@ def cell(found: dict[str, Any] | str, key: str, digits: int = 3) -> str:
 
 def posterior(repeats: int) -> None:
     """Seconds per 1,000 effective draws, and of the first fit in a fresh process."""
+    _posteriors(POSTERIOR, "stan_lmer", repeats)
+    ours, theirs = hmlm("imports", "hmlm"), peer("imports", "bambi")
+    CONSOLE.print(
+        f"import hmlm {cell(ours, 'seconds')} s, import bambi {cell(theirs, 'seconds')} s\n"
+    )
+
+
+def families(repeats: int) -> None:
+    """Other families: posterior, Laplace's approximation, and a million rows of counts."""
+    _posteriors(tuple(FAMILIES), "stan_glmer", repeats)
     rows = []
-    for name in POSTERIOR:
+    for name in FAMILIES:
+        found = {"hmlm": hmlm("laplace", name, 5 * repeats), "glmer": r_peer("glmer", name, 3, 600)}
+        for package, f in found.items():
+            ours = found["hmlm"]
+            both = isinstance(f, dict) and isinstance(ours, dict)
+            ratio = f["seconds"] / ours["seconds"] if both else None  # type: ignore[index,operator]
+            rows.append(
+                [
+                    name,
+                    package,
+                    cell(f, "seconds", 4),
+                    f"{ratio:.1f}x" if ratio else "",
+                    cell(f, "log_likelihood", 4),
+                ]
+            )
+    show(
+        "Laplace: formula and frame included",
+        ["model", "package", "seconds", "ratio", "log-likelihood"],
+        rows,
+    )
+    f = hmlm("poisson", 10_000, 1_000_000)
+    figures = [cell(f, k, d) for k, d in (("seconds", 1), ("ess", 0), ("divergences", 0))]
+    show(
+        "Poisson counts, two categorical predictors, 10,000 groups",
+        ["rows", "package", "posterior s", "least ESS", "diverg.", "GB"],
+        [["1,000,000", "hmlm", *figures, cell(f, "gigabytes", 1)]],
+    )
+
+
+def _posteriors(names: Sequence[str], stan: str, repeats: int) -> None:
+    """Print seconds per 1,000 effective draws of some models."""
+    rows = []
+    for name in names:
         ours = hmlm("posterior", name, repeats)
         theirs = {"bambi": peer("bambi", name, 1)}
         limit = 1800 if name != "egsingle" else 60
-        theirs["rstanarm"] = r_peer("stan_lmer", name, 1, limit)
+        theirs["rstanarm"] = r_peer(stan, name, 1, limit)
         each = {
             package: 1000 * f["seconds"] / f["ess"]
             for package, f in {"hmlm": ours, **theirs}.items()
@@ -136,10 +179,6 @@ def posterior(repeats: int) -> None:
         "Posterior: 4 chains x (1,000 + 1,000) draws, from the call to draws in hand",
         ["model", "package", "seconds", "least ESS", "diverg.", "s / 1,000 ESS", "ratio", "first"],
         rows,
-    )
-    ours, theirs_ = hmlm("imports", "hmlm"), peer("imports", "bambi")
-    CONSOLE.print(
-        f"import hmlm {cell(ours, 'seconds')} s, import bambi {cell(theirs_, 'seconds')} s\n"
     )
 
 
@@ -213,7 +252,13 @@ def large(repeats: int) -> None:
 
 def main() -> None:
     """Run the sections."""
-    sections = {"reml": reml, "posterior": posterior, "scaling": scaling, "large": large}
+    sections = {
+        "reml": reml,
+        "posterior": posterior,
+        "families": families,
+        "scaling": scaling,
+        "large": large,
+    }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=sections, default=list(sections))
     parser.add_argument("--repeats", type=int, default=3)

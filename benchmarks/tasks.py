@@ -17,15 +17,29 @@ MODELS = {
     "egsingle": ("egsingle", "math ~ year + (year | school) + (year | child)"),
     "insteval": ("insteval", "y ~ service + (1 | s) + (1 | d) + (1 | g)"),
 }
+# The same with a family; R writes a count out of trials, a square and a level in its own way.
+FAMILIES = {
+    "contraception": (
+        "use ~ age + I(age**2) + urban + livch + (urban | district)",
+        "bernoulli",
+        "use ~ age + I(age^2) + urban + livch + (urban | district)",
+    ),
+    "cbpp": (
+        "p(incidence, size) ~ period + (1 | herd)",
+        "binomial",
+        "cbind(incidence, size - incidence) ~ period + (1 | herd)",
+    ),
+}
 POSTERIOR = ("sleepstudy", "radon", "penicillin", "egsingle")
 REML = ("sleepstudy", "egsingle", "penicillin", "insteval")
 GROUPS = ("Subject", "county", "plate", "sample", "school", "child", "s", "d", "g")
+FACTORS = (*GROUPS, "district", "livch", "herd", "period")
 
 
 def table(name: str) -> pd.DataFrame:
     """Return the table of a model, with grouping columns as text."""
     frame = insteval() if name == "insteval" else pd.read_csv(DATA / f"{name}.csv")
-    return frame.assign(**{c: frame[c].astype(str) for c in frame if c in GROUPS})
+    return frame.assign(**{c: frame[c].astype(str) for c in frame if c in FACTORS})
 
 
 def insteval(seed: int = 1) -> pd.DataFrame:
@@ -62,3 +76,13 @@ def continuous(groups: int, rows: int, seed: int = 0) -> pd.DataFrame:
     b0, b1 = rng.normal(0, 1, groups), rng.normal(0, 0.4, groups)
     y = 1 + 0.5 * x + b0[g] + b1[g] * x + rng.normal(0, 1.5, rows)
     return pd.DataFrame({"y": y, "x": x, "g": g})
+
+
+def counts(groups: int, rows: int, seed: int = 0) -> pd.DataFrame:
+    """Simulate Poisson counts with two categorical predictors."""
+    rng = np.random.default_rng(seed)
+    g = rng.integers(0, groups, rows)
+    a, b = rng.choice(list("xyz"), rows), rng.choice(["m", "f"], rows)
+    eta = 0.3 + 0.4 * (a == "y") - 0.2 * (a == "z") + 0.25 * (b == "m")
+    eta += 0.5 * rng.normal(size=groups)[g]
+    return pd.DataFrame({"count": rng.poisson(np.exp(eta)), "a": a, "b": b, "g": g})

@@ -176,3 +176,15 @@ def test_density_is_that_of_the_pymc_model(table, name):
         ours = post.log_density(x)[0] - log_jacobian(natural, x)
         differences.append(ours - theirs)
     assert np.ptp(differences) < 2e-5 * max(1.0, abs(log_density))
+
+
+@pytest.mark.parametrize("pooling", ["none", "complete"])
+@pytest.mark.parametrize("name", ["bernoulli", "binomial nested", "ordinal", "gaussian sigma"])
+def test_other_poolings(table, name, pooling):
+    model, post = posterior(table, name, pooling=pooling)
+    x = post.start + 0.1 * np.random.default_rng(2).normal(size=post.dim)
+    value, gradient = post.log_density(x)
+    assert np.isfinite(value)
+    np.testing.assert_allclose(gradient, numeric_gradient(post, x), rtol=1e-5, atol=1e-5)
+    found = {**post.parameters(x[None]), **post.effects(x[None])}
+    assert list(found) == [v.name for v in model.design.variables]

@@ -7,24 +7,23 @@ not finite; `expand_address` keeps coordinates as they are, to be transformed af
 
 from __future__ import annotations
 
-import hashlib
+import sys
 from math import log
-from pathlib import Path
 from typing import Any
 
 import numba as nb
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 
 from hmlm.likelihoods import (
     class_kernel,
+    compiled,
     effect_kernel,
     kernel,
     prior_kernel,
     sampled_kernel,
     tree_kernel,
 )
+from hmlm.likelihoods.compiled import EXPAND, LOGP, as_doubles, fingerprint
 from hmlm.likelihoods.effect_kernel import draw_tree_effects as _draw_tree_effects
 from hmlm.likelihoods.kernel import (
     BLOCK,
@@ -247,55 +246,19 @@ def _level_place(b, level):  # type: ignore[no-untyped-def]
     return at, int(b[int(b[11]) + LEVEL * level + 1])
 
 
-@intrinsic
-def _as_doubles(typingctx, pointer):  # type: ignore[no-untyped-def]
-    """Read a void pointer as a pointer to doubles."""
-    signature = types.CPointer(types.double)(types.voidptr)
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.bitcast(args[0], context.get_value_type(types.CPointer(types.double)))
-
-    return signature, codegen
-
-
-_doubles = types.CPointer(types.double)
-_LOGP = types.int64(types.uint64, _doubles, _doubles, _doubles, types.voidptr)
-_EXPAND = types.int64(types.uint64, types.uint64, _doubles, _doubles, types.voidptr)
-
-
-def _fingerprint() -> int:
-    """Return a number that changes with the source of any kernel.
-
-    Numba's cache on disk knows a function by its own file only. A closure variable is part of the
-    key as well, so this keeps machine code of another version from being used.
-    """
-    digest = hashlib.sha256()
-    for module in (
-        kernel,
-        class_kernel,
-        effect_kernel,
-        prior_kernel,
-        sampled_kernel,
-        tree_kernel,
-    ):
-        digest.update(Path(str(module.__file__)).read_bytes())
-    digest.update(Path(__file__).read_bytes())
-    return int.from_bytes(digest.digest()[:7], "big") | 1
-
-
-def _compile(fingerprint: int) -> tuple[Any, Any, Any, Any, Any]:
+def _compile(mark: int) -> tuple[Any, Any, Any, Any, Any]:
     @nb.njit(cache=True, nogil=True, error_model="numpy")
     def density(x, b, g):  # type: ignore[no-untyped-def]
-        if fingerprint == 0:
+        if mark == 0:
             return np.nan
         return posterior_density(x, b, g)
 
-    @nb.cfunc(_LOGP, cache=True, error_model="numpy")
+    @nb.cfunc(LOGP, cache=True, error_model="numpy")
     def logp(dim, x_, g_, value_, data):  # type: ignore[no-untyped-def]
-        if fingerprint == 0:
+        if mark == 0:
             return 4
-        length = int(nb.carray(_as_doubles(data), (1,))[0])
-        b = nb.carray(_as_doubles(data), (length,))
+        length = int(nb.carray(as_doubles(data), (1,))[0])
+        b = nb.carray(as_doubles(data), (length,))
         x, g = nb.carray(x_, (dim,)), nb.carray(g_, (dim,))
         value = posterior_density(x, b, g)
         nb.carray(value_, (1,))[0] = value
@@ -306,9 +269,9 @@ def _compile(fingerprint: int) -> tuple[Any, Any, Any, Any, Any]:
                 return 3
         return 0
 
-    @nb.cfunc(_EXPAND, cache=True, error_model="numpy")
+    @nb.cfunc(EXPAND, cache=True, error_model="numpy")
     def expand(dim, size, x_, out_, data):  # type: ignore[no-untyped-def]
-        if fingerprint == 0:
+        if mark == 0:
             return 4
         x, out = nb.carray(x_, (dim,)), nb.carray(out_, (size,))
         for i in range(int(dim)):
@@ -317,17 +280,28 @@ def _compile(fingerprint: int) -> tuple[Any, Any, Any, Any, Any]:
 
     @nb.njit(cache=True, nogil=True, error_model="numpy")
     def draw(b, n_levels, V, Lambdas, sigmas, normals, out):  # type: ignore[no-untyped-def]
-        if fingerprint != 0:
+        if mark != 0:
             _draw_tree_effects(b, n_levels, V, Lambdas, sigmas, normals, out)
 
     @nb.njit(cache=True, nogil=True, error_model="numpy")
     def draw_fine(S, B, starts, columns, values, V, rest, Lambdas, sigmas, normals, out):  # type: ignore[no-untyped-def]
-        if fingerprint != 0:
+        if mark != 0:
             draw_fine_effects(S, B, starts, columns, values, V, rest, Lambdas, sigmas, normals, out)
 
     return density, logp, expand, draw, draw_fine
 
 
 log_density, logp_address, expand_address, draw_tree_effects, draw_fine_given_rest = _compile(
-    _fingerprint()
+    fingerprint(
+        [
+            class_kernel,
+            compiled,
+            effect_kernel,
+            kernel,
+            prior_kernel,
+            sampled_kernel,
+            tree_kernel,
+            sys.modules[__name__],
+        ]
+    )
 )
