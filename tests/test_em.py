@@ -11,7 +11,7 @@ from support import make, outcome_covariance, simulate
 from hmlm.comparison import compare
 from hmlm.datasets import load_dataset
 from hmlm.errors import HmlmError
-from hmlm.families import Family
+from hmlm.families import get_family
 from hmlm.fitting.em import EM
 from hmlm.fitting.maximum_likelihood import ML, REML
 from hmlm.likelihoods.crossed import Crossed
@@ -289,7 +289,7 @@ def test_what_cannot_be_fitted_is_refused(table):
     with pytest.raises(HmlmError, match="add a group term"):
         EM().run(make("y ~ x", table))
     design = make("y ~ x + (1 | g)", table)
-    counts = replace(design.spec, family=Family(name="poisson", link="log"))
+    counts = replace(design.spec, family=get_family("poisson"))
     with pytest.raises(HmlmError, match="fits gaussian models; the family is poisson"):
         EM().run(replace(design, spec=counts))
 

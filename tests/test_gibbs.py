@@ -12,7 +12,7 @@ from support import make, recorded
 import hmlm
 from hmlm import NUTS, Gibbs, Prior
 from hmlm.errors import HmlmError
-from hmlm.families import Family
+from hmlm.families import get_family
 from hmlm.likelihoods.gibbs_steps import log_prior
 
 SHORT = Gibbs(draws=50, tune=20, chains=2)
@@ -293,7 +293,7 @@ def test_what_cannot_be_sampled_is_refused():
     for other in (model.with_pooling("complete"), model.with_pooling("none")):
         with pytest.raises(HmlmError, match="samples models that pool partially"):
             other.fit(SHORT, progressbar=False)
-    counts = replace(model.spec, family=Family(name="poisson", link="log"))
+    counts = replace(model.spec, family=get_family("poisson"))
     with pytest.raises(HmlmError, match="samples gaussian models; the family is poisson"):
         SHORT.run(replace(model.design, spec=counts))
     few = frame.assign(k=frame["g"] % 3)

@@ -97,7 +97,8 @@ def test_complete_pooling_is_sampled_on_the_kernel_too(sleepstudy):
 
 
 def test_the_kernel_asked_for_what_it_does_not_cover_is_an_error(sleepstudy):
-    model = hmlm.Model("Reaction ~ Days + (Days | Subject)", sleepstudy).with_pooling("none")
+    edges = {"Days": hmlm.Prior("uniform", lower=0, upper=20)}
+    model = hmlm.Model("Reaction ~ Days + (Days | Subject)", sleepstudy, priors=edges)
     with pytest.raises(HmlmError, match="does not cover"):
         model.fit(NUTS(engine="kernel"), progressbar=False)
 

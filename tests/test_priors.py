@@ -22,6 +22,7 @@ EXAMPLES = {
     "gamma": {"alpha": 2, "beta": 0.1},
     "inverse-gamma": {"alpha": 3, "beta": 2},
     "lognormal": {"mu": 0, "sigma": 1},
+    "beta": {"alpha": 1, "beta": 3},
     "lkj": {"eta": 2},
 }
 
