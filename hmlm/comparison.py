@@ -13,13 +13,11 @@ from hmlm.estimates import RATIOS, Scale, tidy_table
 from hmlm.families import Family
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.fitting.classical_fit import ClassicalFit
-from hmlm.fitting.irls import GLM
-from hmlm.fitting.laplace import Laplace
+from hmlm.fitting.classical_methods import classical_methods
 from hmlm.fitting.maximum_likelihood import REML
 from hmlm.fitting.nuts import NUTS
-from hmlm.fitting.ols import MAX_DUMMIES, OLS
+from hmlm.fitting.ols import MAX_DUMMIES
 from hmlm.formula import parse_formula
-from hmlm.likelihoods.exponential import SUPPORTED
 from hmlm.spec import with_pooling
 from hmlm.tables import Table, number
 
@@ -330,7 +328,7 @@ def side_by_side(
     design = make_design(spec, grouped)
     alone = make_design(with_pooling(spec, "none"), grouped)
     pooled = make_design(with_pooling(spec, "complete"), grouped)
-    plain, pooling = _classical(design)
+    plain, pooling = classical_methods(design)
     nuts = NUTS()
 
     def sample(of: Design) -> BayesFit:
@@ -343,13 +341,3 @@ def side_by_side(
         fits.append(plain.run(alone) if plain else sample(alone))
     fits += [pooling.run(design)] if pooling else []
     return compare(*fits, sample(design), prob=prob, scale=scale)
-
-
-def _classical(design: Design) -> tuple[Any, Any]:
-    """Return the methods of the classical fits without and with partial pooling, if any."""
-    family = design.spec.family
-    if design.distributional:
-        return None, None
-    if str(family) == "gaussian":
-        return OLS(), REML()
-    return (GLM(), Laplace()) if family.name in SUPPORTED else (None, None)

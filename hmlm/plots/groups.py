@@ -173,7 +173,7 @@ def _spread(design: Design, index: np.ndarray, axis: Axis, wanted: int) -> list[
     if wanted < 1:
         return []
     sizes = np.bincount(index)
-    mean = np.bincount(index, design.y) / sizes
+    mean = np.bincount(index, design.shares) / sizes
     second = mean
     first = sizes.astype(float)
     if not np.ptp(sizes):
@@ -181,7 +181,7 @@ def _spread(design: Design, index: np.ndarray, axis: Axis, wanted: int) -> list[
         if axis.name is not None and not axis.categories:
             values = design.data.frame[axis.name].to_numpy(dtype=float)
             Z = np.column_stack([np.ones(len(index)), values])
-            second = within_groups(Z, index, design.y[:, None]).coefficients[:, 1, 0]
+            second = within_groups(Z, index, design.shares[:, None]).coefficients[:, 1, 0]
     order = np.lexsort([np.arange(len(sizes)), mean, first])
     found: list[int] = []
     for part in np.array_split(order, (wanted + 1) // 2):
@@ -231,7 +231,7 @@ def _draw_curve(ax: Any, curve: Curve, axis: Axis, style: Style, band: bool) -> 
 
 
 def _draw_data(ax: Any, design: Design, rows: np.ndarray, axis: Axis) -> None:
-    y = design.y[rows]
+    y = design.shares[rows]
     if axis.name is None:
         places = np.arange(1.0, len(rows) + 1)
     elif axis.categories:
@@ -272,11 +272,11 @@ def _finish(panels: np.ndarray, design: Design, axis: Axis, columns: int, own: b
                 ax.set_xticks(distinct)
             ax.margins(x=0.06)
         if not own:
-            set_labels(ax, x=axis.label, y=design.spec.outcome)
+            set_labels(ax, x=axis.label, y=_outcome_label(design))
     if own:
         figure = panels[0].figure
         figure.supxlabel(clip(axis.label, 60), fontsize=10, color=INK, **PLAIN)
-        figure.supylabel(clip(design.spec.outcome, 60), fontsize=10, color=INK, **PLAIN)
+        figure.supylabel(clip(_outcome_label(design), 60), fontsize=10, color=INK, **PLAIN)
 
 
 def _add_legend(
@@ -298,3 +298,9 @@ def _add_legend(
         legend = panels[0].legend(handles, names)
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def _outcome_label(design: Design) -> str:
+    """Return what the vertical axis shows: of counts out of trials their share."""
+    spec = design.spec
+    return spec.outcome if spec.trials is None else f"{spec.outcome} / {spec.trials}"

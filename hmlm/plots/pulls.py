@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hmlm.design import Block, make_design
+from hmlm.design import Block, Design, make_design
 from hmlm.errors import HmlmError, listed, suggest
 from hmlm.estimates import line_lead, total_lead
-from hmlm.fitting.ols import OLS
+from hmlm.fitting.classical_methods import classical_methods
 from hmlm.plots.canvas import group_block
 from hmlm.spec import with_pooling
 
@@ -40,6 +40,23 @@ class Pulls:
         return np.isfinite(self.none).all(axis=1)
 
 
+def plain_fit(design: Design, pooling: str) -> Any:
+    """Fit the same rows by least squares or maximum likelihood, without or with complete pooling.
+
+    Raises
+    ------
+    HmlmError
+        If the family has no such fit.
+    """
+    method = classical_methods(design)[0]
+    if method is None:
+        raise HmlmError(
+            f"a {design.spec.family.name} model has no classical fit to compare with: pass "
+            f"{pooling}_fit=model.with_pooling('{pooling}').fit()."
+        )
+    return method.run(make_design(with_pooling(design.spec, pooling), design.data, "drop"))
+
+
 def gather_pulls(
     partial_fit: Any,
     none_fit: Any,
@@ -56,12 +73,8 @@ def gather_pulls(
         )
     block = group_block(design, group)
     chosen = _choose_columns(block, columns)
-    if none_fit is None:
-        none_fit = OLS().run(make_design(with_pooling(design.spec, "none"), design.data, "drop"))
-    if complete_fit is None:
-        complete_fit = OLS().run(
-            make_design(with_pooling(design.spec, "complete"), design.data, "drop")
-        )
+    none_fit = plain_fit(design, "none") if none_fit is None else none_fit
+    complete_fit = plain_fit(design, "complete") if complete_fit is None else complete_fit
     for fit, pooling in ((none_fit, "none"), (complete_fit, "complete")):
         if fit.design.spec.pooling != pooling:
             raise HmlmError(
