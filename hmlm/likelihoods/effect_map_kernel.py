@@ -27,49 +27,47 @@ BLOCK_ROW = 26
 # Block: 0 predictor, 1 q, 2 groups, 3 form (0 not centred, 1 centred, 2 between), 4 priors of the
 # sds, 5 first coordinate of sds and correlations, 6 correlated parts, 7 place of their sizes,
 # 8 eta of LKJ, 9 first coordinate of the effects, 10 place of the rows' groups, 11 place of Z by
-# columns or -1 for an intercept, 12 H, 13 pull, 14 pull by the coordinates of beta, 15 parent block
-# or -1, 16 place of the parents, 17 pull by the parent's effects, 18 scale, 19 whether L is given,
-# 20 place of its diagonal, 21 place of the mean or -1, 22 first effect, 23 place of the first row
-# of every group or -1 where rows are not sorted by it, 24 first entry of L, 25 first sd.
+# columns or -1 for an intercept, 12 H, 13 pull, 14 pull by the coordinates of beta, 15 to 17 pull
+# by the effects of earlier blocks, a sparse matrix by rows (15 is -1 without), 18 scale, 19 whether
+# L is given, 20 place of its diagonal, 21 place of the mean or -1, 22 first effect, 23 place of the
+# first row of every group or -1 where rows are not sorted by it, 24 first entry of L, 25 first sd.
 
 
 @nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def group_pulls(b, t, x, p, x_at, effects, n, parent_first, R):  # type: ignore[no-untyped-def]
-    """Fill R with what the rows of every group pull its effects by, given beta and the parent."""
-    q, J = int(b[t + 1]), int(b[t + 2])
-    at, k_at, p_at, g_at = int(b[t + 13]), int(b[t + 14]), int(b[t + 16]), int(b[t + 17])
-    size = J * q
+def group_pulls(b, t, x, p, x_at, effects, R):  # type: ignore[no-untyped-def]
+    """Fill R with what the rows of every group pull its effects by, given all that comes before."""
+    at, k_at = int(b[t + 13]), int(b[t + 14])
+    size = int(b[t + 1]) * int(b[t + 2])
     for row in range(size):
         R[row] = b[at + row]
     for i in range(p):
         K, own = b[k_at + i * size : k_at + (i + 1) * size], x[x_at + i]
         for row in range(size):
             R[row] -= K[row] * own
-    if n > 0:
-        for j in range(J):
-            start = parent_first + int(b[p_at + j]) * n
-            for a in range(q):
-                for i in range(n):
-                    R[j * q + a] -= b[g_at + (j * q + a) * n + i] * effects[start + i]
+    if b[t + 15] >= 0.0:
+        starts, columns, values = int(b[t + 15]), int(b[t + 16]), int(b[t + 17])
+        for row in range(size):
+            acc = 0.0
+            for e in range(int(b[starts + row]), int(b[starts + row + 1])):
+                acc += b[values + e] * effects[int(b[columns + e])]
+            R[row] -= acc
 
 
 @nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def pulls_back(b, t, p, x_at, n, parent_first, R, slope, g):  # type: ignore[no-untyped-def]
-    """Turn the derivative by the pulls into those by beta's coordinates and parent effects."""
-    q, J = int(b[t + 1]), int(b[t + 2])
-    k_at, p_at, g_at = int(b[t + 14]), int(b[t + 16]), int(b[t + 17])
-    size = J * q
+def pulls_back(b, t, p, x_at, R, slope, g):  # type: ignore[no-untyped-def]
+    """Turn the derivative by the pulls into those by beta's coordinates and earlier effects."""
+    k_at = int(b[t + 14])
+    size = int(b[t + 1]) * int(b[t + 2])
     for i in range(p):
         K, acc = b[k_at + i * size : k_at + (i + 1) * size], 0.0
         for row in range(size):
             acc += K[row] * R[row]
         g[x_at + i] -= acc
-    if n > 0:
-        for j in range(J):
-            start = parent_first + int(b[p_at + j]) * n
-            for a in range(q):
-                for i in range(n):
-                    slope[start + i] -= b[g_at + (j * q + a) * n + i] * R[j * q + a]
+    if b[t + 15] >= 0.0:
+        starts, columns, values = int(b[t + 15]), int(b[t + 16]), int(b[t + 17])
+        for row in range(size):
+            for e in range(int(b[starts + row]), int(b[starts + row + 1])):
+                slope[int(b[columns + e])] -= b[values + e] * R[row]
 
 
 @nb.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
@@ -166,17 +164,17 @@ def roots_size(q):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, error_model="numpy")
-def effects_forward(b, t, x, p, x_at, L, effects, n, parent_first, R, V, U):  # type: ignore[no-untyped-def]
+def effects_forward(b, t, x, p, x_at, L, effects, R, V, U):  # type: ignore[no-untyped-def]
     """Fill the effects of one block from their coordinates; return their log prior density.
 
     The log density includes the log Jacobian of the coordinates. R, V and U keep what the way back
-    needs: n and parent_first are width and place of the parent's effects.
+    needs.
     """
     q, J, form = int(b[t + 1]), int(b[t + 2]), int(b[t + 3])
     z_at, first, m_at, s_at = int(b[t + 9]), int(b[t + 22]), int(b[t + 21]), int(b[t + 18])
     lp = 0.0
     if form == 2:
-        group_pulls(b, t, x, p, x_at, effects, n, parent_first, R)
+        group_pulls(b, t, x, p, x_at, effects, R)
         if q == 1:
             lp += place_one(b, t, x, L, R, V, U)
         elif q == 2:
@@ -208,11 +206,11 @@ def effects_forward(b, t, x, p, x_at, L, effects, n, parent_first, R, V, U):  # 
 
 
 @nb.njit(nogil=True, error_model="numpy")
-def effects_backward(b, t, p, x_at, L, n, parent_first, R, V, U, slope, GL, g):  # type: ignore[no-untyped-def]
+def effects_backward(b, t, p, x_at, L, R, V, U, slope, GL, g):  # type: ignore[no-untyped-def]
     """Turn the derivative by the effects of one block into those by its coordinates, L and beta.
 
-    `slope` is the derivative of everything after the effects; that by the parent's effects is
-    added to it. R is overwritten.
+    `slope` is the derivative of everything after the effects; that by earlier effects is added to
+    it. R is overwritten.
     """
     q, J, form = int(b[t + 1]), int(b[t + 2]), int(b[t + 3])
     z_at, first, s_at = int(b[t + 9]), int(b[t + 22]), int(b[t + 18])
@@ -223,7 +221,7 @@ def effects_backward(b, t, p, x_at, L, n, parent_first, R, V, U, slope, GL, g): 
             pull_back_two(b, t, L, R, V, U, slope, GL, g)
         else:
             pull_back_any(b, t, L, R, V, U, slope, GL, g)
-        pulls_back(b, t, p, x_at, n, parent_first, R, slope, g)
+        pulls_back(b, t, p, x_at, R, slope, g)
         return
     back = np.empty(q)
     if form == 1:

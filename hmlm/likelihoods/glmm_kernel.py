@@ -169,12 +169,12 @@ def all_effects(b, x, Ls, Lcs, sds, dsds, effects, R, V, U, g):  # type: ignore[
         L = Ls[l_at : l_at + q * q].reshape((q, q))
         Lc = Lcs[l_at : l_at + q * q].reshape((q, q))
         lp += covariance_factor(x, b, t, L, Lc, sds[s_at : s_at + q], dsds[s_at : s_at + q], g)
-        p, x_at, n, start = _links(b, t)
+        p, x_at = _place_of_beta(b, t)
         J, first = int(b[t + 2]), int(b[t + 22])
         own = slice(first, first + J * q)
         size = J * roots_size(q)
         roots = U[u_at : u_at + size]
-        lp += effects_forward(b, t, x, p, x_at, L, effects, n, start, R[own], V[own], roots)
+        lp += effects_forward(b, t, x, p, x_at, L, effects, R[own], V[own], roots)
         u_at += size
     return lp
 
@@ -190,14 +190,10 @@ def all_roots(b):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, error_model="numpy")
-def _links(b, t):  # type: ignore[no-untyped-def]
-    """Return length and place of the coordinates of beta, width and place of parent effects."""
+def _place_of_beta(b, t):  # type: ignore[no-untyped-def]
+    """Return length and place of the coordinates of beta that go with a block."""
     predictor = int(b[13]) + PREDICTOR_ROW * int(b[t])
-    n, start = 0, 0
-    if b[t + 15] >= 0.0:
-        parent = int(b[14]) + BLOCK_ROW * int(b[t + 15])
-        n, start = int(b[parent + 1]), int(b[parent + 22])
-    return int(b[predictor]), int(b[predictor + 1]), n, start
+    return int(b[predictor]), int(b[predictor + 1])
 
 
 @nb.njit(nogil=True, error_model="numpy")
@@ -272,11 +268,11 @@ def glmm_density(x, b, g):  # type: ignore[no-untyped-def]
         q, l_at, s_at = int(b[t + 1]), int(b[t + 24]), int(b[t + 25])
         L = Ls[l_at : l_at + q * q].reshape((q, q))
         GL = GLs[l_at : l_at + q * q].reshape((q, q))
-        p, x_at, n, start = _links(b, t)
+        p, x_at = _place_of_beta(b, t)
         own = slice(int(b[t + 22]), int(b[t + 22]) + int(b[t + 2]) * q)
         after = u_at
         u_at -= int(b[t + 2]) * roots_size(q)
-        effects_backward(b, t, p, x_at, L, n, start, R[own], V[own], U[u_at:after], slope, GL, g)
+        effects_backward(b, t, p, x_at, L, R[own], V[own], U[u_at:after], slope, GL, g)
         Lc = Lcs[l_at : l_at + q * q].reshape((q, q))
         covariance_pull(x, b, t, GL, Lc, sds[s_at : s_at + q], dsds[s_at : s_at + q], g)
     return lp

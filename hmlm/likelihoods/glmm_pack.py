@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from hmlm.default_priors import PredictorPriors, ResolvedPriors
 from hmlm.design import Design
 from hmlm.families import PARAMETERS
 from hmlm.likelihoods.buffer import Buffer
-from hmlm.likelihoods.crossproducts import group_products
+from hmlm.likelihoods.conditional_pull import conditional_pull
 from hmlm.likelihoods.effect_map_kernel import BLOCK_ROW
 from hmlm.likelihoods.family_kernel import CODES
 from hmlm.likelihoods.glmm_kernel import HEADER, PREDICTOR_ROW, SCALAR_ROW
@@ -22,7 +23,6 @@ from hmlm.likelihoods.rows import Rows
 from hmlm.likelihoods.scales import Scale, make_scale
 from hmlm.likelihoods.special_kernel import LINKS
 from hmlm.likelihoods.starting import starting_coordinates
-from hmlm.likelihoods.structure import parent_of
 
 
 def pack_rows(
@@ -246,22 +246,17 @@ def _block(
     J, q = len(own.levels), len(own.columns)
     name = rows.predictors[r].predictor.name
     D, b = at.D[k], at.effects[k]
-    root = np.sqrt(at.weight[r])[:, None]
-    X = rows.predictors[r].of_rows(rows.predictors[r].X)
-    parent = _parent(rows, k)
-    M = np.column_stack([X * root, at.slope[r][:, None] / root])
-    if parent is not None:
-        M = np.column_stack([M, rows.blocks[parent].Z * root])
-    H, ZM = group_products(block.index, block.Z * root, M, J)
-    p = X.shape[1]
-    pull = ZM[:, :, p] + np.einsum("jab,jb->ja", H, b - at.means[k])
-    parents, links = np.zeros(J), np.empty(0)
-    if parent is not None:
-        other = rows.blocks[parent]
-        parents = np.zeros(J)
-        parents[block.index] = other.index
-        links = ZM[:, :, p + 1 :]
-        pull = pull + np.einsum("jab,jb->ja", links, at.effects[parent][parents.astype(int)])
+    pull = conditional_pull(rows, at, k)
+    H = pull.H
+    p = len(at.beta[r])
+    starts = columns = values_at = -1
+    if pull.earlier:
+        places = np.cumsum([0, *(e.size for e in at.effects)])
+        wide = sparse.csr_array((J * q, int(places[-1])))
+        for i, matrix in pull.earlier:
+            shifted = (matrix.data, matrix.indices + places[i], matrix.indptr)
+            wide = wide + sparse.csr_array(shifted, wide.shape)
+        starts, columns, values_at = out.add(wide.indptr), out.add(wide.indices), out.add(wide.data)
     C = np.linalg.inv(H + np.linalg.inv(D))
     told = 1.0 - np.einsum("jaa->j", C @ np.linalg.inv(D)) / q
     mine = priors.predictor(name)
@@ -288,11 +283,11 @@ def _block(
         out.add(block.index),
         -1 if block.plain else out.add(block.Z.T),
         out.add(H),
-        out.add(pull),
-        out.add((ZM[:, :, :p] @ maps[r]).reshape(J * q, p).T),
-        -1 if parent is None else parent,
-        out.add(parents),
-        out.add(links),
+        out.add(pull.constant),
+        out.add((pull.by_beta @ maps[r]).T if p else np.empty(0)),
+        starts,
+        columns,
+        values_at,
         out.add(sd),
         float(given),
         out.add(sd),
@@ -303,16 +298,6 @@ def _block(
         0,
     ]
     return values, told, begin.reshape(-1).tolist()
-
-
-def _parent(rows: Rows, k: int) -> int | None:
-    """Return the finest coarser block of the same predictor that a block is nested in."""
-    block = rows.blocks[k]
-    for i in range(k - 1, -1, -1):
-        other = rows.blocks[i]
-        if other.predictor == block.predictor and parent_of(block.block, other.block) is not None:
-            return i
-    return None
 
 
 def rows_cover(design: Design, priors: ResolvedPriors) -> str:
