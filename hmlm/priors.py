@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from hmlm.errors import PriorError, listed, suggest
+from hmlm.foreign_priors import convert_prior
 
 Support = Literal["real", "positive", "interval", "unit", "correlation"]
 
@@ -173,21 +174,30 @@ def _rebuild(name: str, parameters: dict[str, float]) -> Prior:
 
 
 def check_priors(priors: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the user's priors as a dict after checking that each is a prior.
+    """Return the user's priors as a dict of `Prior` after checking that each is one.
+
+    Distributions of PyMC (``pm.Normal.dist(0, 1)``) and PreliZ are converted into the same
+    distribution; see `hmlm.foreign_priors.convert_prior`.
 
     Raises
     ------
     PriorError
-        If the mapping is no mapping, or one of its values is not a `Prior`.
+        If the mapping is no mapping, or one of its values is neither a `Prior` nor a distribution
+        that has the form of one.
     """
     if priors is None:
         return {}
     if not isinstance(priors, Mapping):
         raise PriorError("priors must be a dict such as {'x': hmlm.Prior('normal', sigma=1)}.")
+    checked = {}
     for key, prior in priors.items():
         if not isinstance(prior, Prior):
-            raise PriorError(
-                f"the prior of '{key}' must be an hmlm.Prior, for example "
-                f"hmlm.Prior('normal', mu=0, sigma=10), not {type(prior).__name__}."
-            )
-    return dict(priors)
+            if (found := convert_prior(key, prior)) is None:
+                raise PriorError(
+                    f"the prior of '{key}' must be an hmlm.Prior, for example "
+                    "hmlm.Prior('normal', mu=0, sigma=10), or a distribution of PyMC or PreliZ, "
+                    f"not {type(prior).__name__}."
+                )
+            prior = Prior(found[0], **found[1])
+        checked[key] = prior
+    return checked
