@@ -36,6 +36,9 @@ class GroupedData:
         Rows of the table before incomplete rows were left out.
     missing : mapping of str to int
         For each column with missing values, in how many rows they are.
+    held : pandas.DataFrame or None
+        Rows whose outcome alone is missing, kept aside to be predicted; their index is the number
+        of the row in the table, from 0. None where such rows are left out like others.
     """
 
     frame: pd.DataFrame
@@ -44,22 +47,33 @@ class GroupedData:
     index: Mapping[str, np.ndarray]
     n_rows: int
     missing: Mapping[str, int]
+    held: pd.DataFrame | None = None
 
     @property
     def n_dropped(self) -> int:
         """Number of rows left out because a value was missing."""
-        return self.n_rows - len(self.frame)
+        return self.n_rows - len(self.frame) - self.n_held
+
+    @property
+    def n_held(self) -> int:
+        """Number of rows kept aside because their outcome alone was missing."""
+        return 0 if self.held is None else len(self.held)
 
     @property
     def missing_note(self) -> str:
-        """A sentence about the rows left out, or an empty string."""
+        """What became of incomplete rows, in one or two sentences; empty where there are none."""
+        kept = (
+            f"{self.n_held:,} of {counted(self.n_rows, 'row')} kept aside to be predicted because "
+            "their outcome alone is missing."
+        )
         if not self.n_dropped:
-            return ""
+            return kept if self.n_held else ""
         where = listed(f"{column} ({n})" for column, n in self.missing.items())
-        return (
+        left_out = (
             f"{self.n_dropped:,} of {counted(self.n_rows, 'row')} left out because of missing "
             f"values in {where}."
         )
+        return f"{left_out} {kept}" if self.n_held else left_out
 
 
 def read_columns(data: Any, columns: Sequence[str]) -> pd.DataFrame:
@@ -166,7 +180,11 @@ def _dates(name: object, rows: int) -> DataError:
 
 
 def make_grouped_data(
-    data: Any, columns: Iterable[str], groups: Iterable[str] = (), numeric: Iterable[str] = ()
+    data: Any,
+    columns: Iterable[str],
+    groups: Iterable[str] = (),
+    numeric: Iterable[str] = (),
+    hold: Iterable[str] = (),
 ) -> GroupedData:
     """Check a table once and index its groups.
 
@@ -180,6 +198,8 @@ def make_grouped_data(
         Grouping factors; ``a:b`` is the interaction of two columns.
     numeric : iterable of str
         Columns that must hold numbers: those of the outcome.
+    hold : iterable of str
+        Columns of the outcome: rows in which only these are missing are kept aside.
 
     Returns
     -------
@@ -221,11 +241,16 @@ def make_grouped_data(
                 f"with pandas.to_numeric."
             )
     absent = {c: column.isna().to_numpy() for c, column in table.items()}
-    missing = {c: int(where.sum()) for c, where in absent.items() if where.any()}
-    if missing:
-        complete = ~np.any([absent[c] for c in missing], axis=0)
+    kept_aside = _outcome_alone(absent, tuple(hold), n_rows)
+    held = None
+    if kept_aside.any():
+        held = pd.DataFrame({c: _plain(column[kept_aside]) for c, column in table.items()})
+    missing = {c: int((where & ~kept_aside).sum()) for c, where in absent.items()}
+    missing = {c: n for c, n in missing.items() if n}
+    if missing or held is not None:
+        complete = ~np.any(list(absent.values()), axis=0)
         if not complete.any():
-            where = listed(f"{c} ({n})" for c, n in missing.items())
+            where = listed(f"{c} ({int(w.sum())})" for c, w in absent.items() if w.any())
             raise DataError(
                 f"no row is complete: {counted(n_rows, 'row')} have missing values, in {where}. "
                 "Fill them in or leave the emptiest column out of the formula."
@@ -259,7 +284,19 @@ def make_grouped_data(
         index=index,
         n_rows=n_rows,
         missing=missing,
+        held=held,
     )
+
+
+def _outcome_alone(
+    absent: Mapping[str, np.ndarray], outcome: tuple[str, ...], n_rows: int
+) -> np.ndarray:
+    """Say which rows lack nothing but their outcome."""
+    if not outcome:
+        return np.zeros(n_rows, dtype=bool)
+    others = [where for c, where in absent.items() if c not in outcome]
+    lacks = np.any([absent[c] for c in outcome], axis=0)
+    return np.asarray(lacks & ~np.any(others, axis=0) if others else lacks)
 
 
 def index_levels(

@@ -5,6 +5,7 @@ Everything after this stage, Bayesian or classical, shares these columns, levels
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from hmlm.blocks import Variable as Variable
 from hmlm.blocks import make_blocks
 from hmlm.data import GroupedData, make_grouped_data, read_only
 from hmlm.encoding import Encoding, encode
-from hmlm.errors import DataError, counted, listed
+from hmlm.errors import DataError, HmlmError, counted, listed
 from hmlm.linear import dependent_columns, within_groups
 from hmlm.outcome import make_outcome
 from hmlm.spec import GroupTerm, ModelSpec
@@ -142,7 +143,7 @@ class Design:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was left out, in sentences: rows with missing values, and columns."""
-        notes = [self.data.missing_note] if self.data.n_dropped else []
+        notes = [self.data.missing_note] if self.data.missing_note else []
         if self.aliased and self.spec.pooling == "none":
             notes.append(
                 "Left out because the groups' own coefficients repeat them: "
@@ -155,17 +156,68 @@ class Design:
         return tuple(notes)
 
     @property
+    def shares(self) -> np.ndarray:
+        """The outcome; of counts out of trials the share of successes."""
+        return self.y if self.trials is None else self.y / np.maximum(self.trials, 1.0)
+
+    @property
     def response(self) -> np.ndarray:
         """The outcome less the offset."""
         return self.y if self.offset is None else self.y - self.offset
 
 
-def read_data(spec: ModelSpec, data: Any) -> GroupedData:
-    """Check the columns that a specification names and index its grouping factors."""
+def read_data(spec: ModelSpec, data: Any, missing: str = "drop") -> GroupedData:
+    """Check the columns that a specification names and index its grouping factors.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        What to fit.
+    data : data frame
+        The table.
+    missing : {"drop", "impute"}
+        What becomes of rows whose outcome alone is missing: left out as all incomplete rows are,
+        or kept aside in `GroupedData.held` to be predicted.
+
+    Raises
+    ------
+    DataError
+        If the data cannot be used; see `make_grouped_data`.
+    """
+    if missing not in ("drop", "impute"):
+        raise HmlmError(f"missing is 'drop' or 'impute', not {missing!r}.")
     extra = [spec.weights, spec.standard_error]
     columns = [*spec.columns, *(c for c in extra if c and not _is_number(c))]
     numeric = spec.outcome in spec.columns and spec.family.outcome not in _ANY_TYPE
-    return make_grouped_data(data, columns, spec.all_groups, [spec.outcome] if numeric else [])
+    return make_grouped_data(
+        data,
+        columns,
+        spec.all_groups,
+        [spec.outcome] if numeric else [],
+        outcome_columns(spec) if missing == "impute" else (),
+    )
+
+
+def outcome_columns(spec: ModelSpec) -> tuple[str, ...]:
+    """Return the columns that make the outcome and that nothing else needs.
+
+    Examples
+    --------
+    >>> from hmlm.formula import parse_formula
+    >>> outcome_columns(parse_formula("log(y) ~ x + (1 | g)"))
+    ('y',)
+    """
+    if spec.outcome in spec.columns:
+        return (spec.outcome,)
+    right = " ".join(
+        [spec.terms, *map(str, spec.group_terms), *map(str, spec.distributional), str(spec.trials)]
+    )
+    return tuple(c for c in spec.columns if _names(spec.outcome, c) and not _names(right, c))
+
+
+def _names(text: str, column: str) -> bool:
+    """Whether a formula has a column in it."""
+    return bool(re.search(rf"(?<![\w`]){re.escape(column)}(?![\w`(])|`{re.escape(column)}`", text))
 
 
 def _is_number(text: str) -> bool:

@@ -1,0 +1,174 @@
+"""Pooling factors: hand computations, and Bayesian ones beside classical ones."""
+
+import numpy as np
+import pytest
+from support import effect_covariance, outcome_covariance, recorded_fit
+
+import hmlm
+from hmlm.errors import HmlmError
+from hmlm.pooling_factors import measure_pooling
+
+FAST = hmlm.NUTS(draws=400, chains=2)
+
+
+def sample(formula, data, family="gaussian"):
+    return hmlm.Model(formula, data, family).fit(FAST, random_seed=3, progressbar=False)
+
+
+@pytest.fixture(scope="module")
+def cbpp():
+    return hmlm.load_dataset("cbpp")
+
+
+@pytest.fixture(scope="module")
+def radon_draws(radon):
+    return sample("log_radon ~ floor + (1 | county)", radon)
+
+
+def groups_of(table):
+    return table[table["component"] == "group"]
+
+
+def test_intercepts_of_a_balanced_table():
+    fit = recorded_fit("dyestuff_reml")
+    table = measure_pooling(fit)
+    tau2, s2 = float(fit.estimates["sd_Batch"][0]) ** 2, float(fit.estimates["sigma"]) ** 2
+    expected = 1 - tau2 / (tau2 + s2 / 5)
+    own = groups_of(table)
+    assert own["pooling"].to_numpy() == pytest.approx([expected] * 6)
+    assert own["weight"].to_numpy() == pytest.approx([1 - expected] * 6)
+    assert own["level"].tolist() == list("ABCDEF")
+    assert table[["lower", "upper"]].isna().all(axis=None)
+    assert table["rows"].tolist() == [30] + [5] * 6
+
+
+def test_draws_of_intercepts_by_hand(radon_draws):
+    block = radon_draws.design.blocks[0]
+    tau2 = radon_draws.variable("sd_county").reshape(-1, 1) ** 2
+    s2 = radon_draws.variable("sigma").reshape(-1, 1) ** 2
+    factors = 1 - tau2 / (tau2 + s2 / block.sizes)
+    table = measure_pooling(radon_draws, prob=0.8)
+    own = groups_of(table)
+    assert own["pooling"].to_numpy() == pytest.approx(factors.mean(axis=0))
+    low, high = np.quantile(factors, [0.1, 0.9], axis=0)
+    assert own["lower"].to_numpy() == pytest.approx(low)
+    assert own["upper"].to_numpy() == pytest.approx(high)
+    b = radon_draws.variable("b_county").reshape(len(tau2), -1)
+    level = table[(table["component"] == "level") & (table["group"] == "county")].iloc[0]
+    expected = 1 - b.mean(axis=0).var(ddof=1) / b.var(axis=1, ddof=1).mean()
+    assert level["pooling"] == pytest.approx(expected)
+
+
+def test_rows_are_a_level_too(radon_draws):
+    draws, design = radon_draws._flat_draws("include"), radon_draws.design
+    error = design.y - draws["beta"] @ design.X.T
+    error -= draws["b_county"][:, design.blocks[0].index, 0]
+    expected = 1 - error.mean(axis=0).var(ddof=1) / error.var(axis=1, ddof=1).mean()
+    first = measure_pooling(radon_draws).iloc[0]
+    assert (first["component"], first["group"], first["term"]) == ("level", "", "residual")
+    assert first["pooling"] == pytest.approx(expected)
+
+
+def test_slopes_by_the_conditional_variance(sleepstudy_reml):
+    fit = sleepstudy_reml
+    D, Z = effect_covariance(fit.estimates, "Subject"), fit.design.blocks[0].Z[:10]
+    C = np.linalg.inv(Z.T @ Z / float(fit.estimates["sigma"]) ** 2 + np.linalg.inv(D))
+    own = groups_of(measure_pooling(fit)).iloc[:2]
+    assert own["pooling"].to_numpy() == pytest.approx(np.diag(C) / np.diag(D), rel=1e-6)
+
+
+def test_draws_of_slopes_at_one_draw(sleepstudy):
+    fit = sample("Reaction ~ Days + (Days | Subject)", sleepstudy)
+    from hmlm.pooling_factors import _conditional
+
+    found = _conditional(fit)["Subject"]
+    Z = fit.design.blocks[0].Z[:10]
+    for s in (0, 77):
+        sd = fit.variable("sd_Subject").reshape(-1, 2)[s]
+        cor = fit.variable("cor_Subject").reshape(-1, 2, 2)[s]
+        D = np.outer(sd, sd) * cor
+        C = np.linalg.inv(Z.T @ Z / fit.variable("sigma").ravel()[s] ** 2 + np.linalg.inv(D))
+        assert found[s, 0] == pytest.approx(np.diag(C) / np.diag(D))
+
+
+def test_crossed_factors_are_taken_together():
+    penicillin = hmlm.load_dataset("penicillin")
+    fit = sample("diameter ~ 1 + (1 | plate) + (1 | sample)", penicillin)
+    from hmlm.pooling_factors import _conditional
+
+    found = _conditional(fit)
+    values = {k: v[0] for k, v in fit._flat_draws("include").items()}
+    V = outcome_covariance(fit.design, values)
+    plate, _ = fit.design.blocks
+    member = (plate.index[:, None] == np.arange(len(plate.levels))).astype(float)
+    tau2 = float(values["sd_plate"][0]) ** 2
+    own = 1 - tau2 * np.diag(member.T @ np.linalg.solve(V, member))
+    assert found["plate"][0, :, 0] == pytest.approx(own, rel=1e-6)
+    classical = groups_of(measure_pooling(recorded_fit("penicillin_reml")))
+    ours = groups_of(measure_pooling(fit))
+    gap = ours["pooling"].to_numpy() - classical["pooling"].to_numpy()
+    assert np.abs(gap).max() < 0.02
+
+
+def test_crossed_levels_of_a_classical_fit_are_blank():
+    table = measure_pooling(recorded_fit("penicillin_reml"))
+    assert table.loc[table["component"] == "level", "pooling"].isna().all()
+
+
+def test_classical_level_is_near_the_bayesian_one(radon, radon_draws):
+    reml = hmlm.Model("log_radon ~ floor + (1 | county)", radon).fit(hmlm.REML())
+    ours = measure_pooling(radon_draws).iloc[1]["pooling"]
+    assert measure_pooling(reml).iloc[0]["pooling"] == pytest.approx(ours, abs=0.05)
+
+
+def test_information_of_binomial_rows(cbpp):
+    formula = "p(incidence, size) ~ period + (1 | herd)"
+    laplace = hmlm.Model(formula, cbpp, "binomial").fit(hmlm.Laplace())
+    draws = sample(formula, cbpp, "binomial")
+    theirs, ours = groups_of(measure_pooling(laplace)), groups_of(measure_pooling(draws))
+    gap = theirs["pooling"].to_numpy() - ours["pooling"].to_numpy()
+    assert np.abs(gap).max() < 0.08
+    # At one draw: 1 / (1 + tau^2 sum n p (1 - p)).
+    from hmlm.pooling_factors import _conditional
+
+    values, design = draws._flat_draws("include"), draws.design
+    index = design.blocks[0].index
+    eta = design.X @ values["beta"][0] + values["b_herd"][0, index, 0]
+    p = 1 / (1 + np.exp(-eta))
+    information = np.bincount(index, design.trials * p * (1 - p))
+    expected = 1 / (1 + values["sd_herd"][0, 0] ** 2 * information)
+    assert _conditional(draws)["herd"][0, :, 0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [("ordinal", "conditional"), ("categorical", "posterior"), ("hurdle-poisson", "posterior")],
+)
+def test_families_without_a_closed_form_say_so(family, method):
+    rng = np.random.default_rng(4)
+    g = np.repeat(np.arange(25), 8)
+    y = np.minimum(rng.poisson(np.exp(0.3 + 0.8 * rng.normal(size=25)[g])), 3)
+    table = measure_pooling(sample("y ~ 1 + (1 | g)", {"y": y, "g": g}, family))
+    own = groups_of(table)
+    assert set(own["method"]) == {method}
+    assert own["pooling"].between(0, 1.3).all()
+    assert own["lower"].isna().all() == (method == "posterior")
+
+
+def test_no_variance_is_complete_pooling(dyestuff2_reml):
+    assert (measure_pooling(dyestuff2_reml)["pooling"] == 1.0).all()
+
+
+def test_effects_on_sigma_have_factors(sleepstudy):
+    fit = sample("Reaction ~ Days + (1 | Subject); sigma ~ 1 + (1 | Subject)", sleepstudy)
+    own = groups_of(measure_pooling(fit))
+    assert own.groupby("term")["method"].first().to_dict() == {
+        "Intercept": "conditional",
+        "sigma_Intercept": "posterior",
+    }
+
+
+def test_pooling_factors_need_partial_pooling(sleepstudy_pooled, sleepstudy_alone):
+    for fit in (sleepstudy_pooled, sleepstudy_alone):
+        with pytest.raises(HmlmError, match="under partial pooling"):
+            measure_pooling(fit)
