@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from scipy import stats as distributions
 
 from hmlm.errors import counted, listed
 from hmlm.status import Status
@@ -13,6 +14,8 @@ from hmlm.status import Status
 MAX_RHAT = 1.01
 MIN_ESS = 400.0
 MIN_BFMI = 0.3
+FEWEST_DIVERGENT = 3
+TOLD_APART = 0.65
 
 
 def named_elements(dataset: Any) -> tuple[list[str], np.ndarray]:
@@ -86,6 +89,61 @@ def bfmi(energy: np.ndarray) -> np.ndarray:
     return np.asarray(change / np.var(energy, axis=1))
 
 
+def divergent_ranks(draws: np.ndarray, diverging: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compare the values of parameters in divergent draws with those in all others.
+
+    Parameters
+    ----------
+    draws : ndarray, shape (chains, draws, number)
+        Draws of scalars.
+    diverging : ndarray of bool, shape (chains, draws)
+        Which draws diverged.
+
+    Returns
+    -------
+    below : ndarray, shape (number,)
+        Probability that the value of a divergent draw is below that of another draw: a half where
+        the two do not differ.
+    z : ndarray, shape (number,)
+        Its distance from a half in standard errors (Mann and Whitney 1947), as if the draws were
+        independent.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> values = np.arange(10.0).reshape(1, 10, 1)
+    >>> below, z = divergent_ranks(values, np.arange(10)[None] < 3)
+    >>> below.tolist(), z.round(2).tolist()
+    ([1.0], [2.39])
+    """
+    flat = draws.reshape(-1, draws.shape[2])
+    bad = np.asarray(diverging).reshape(-1)
+    n, m = int(bad.sum()), int((~bad).sum())
+    if not n or not m:
+        blank = np.full(flat.shape[1], np.nan)
+        return blank, blank
+    ranks = distributions.rankdata(flat, axis=0)
+    above = (ranks[bad].sum(axis=0) - n * (n + 1) / 2) / (n * m)
+    return 1.0 - above, (0.5 - above) / np.sqrt((n + m + 1) / (12 * n * m))
+
+
+def _where_divergent(names: list[str], draws: np.ndarray, diverging: np.ndarray) -> str:
+    """Say which sd is near zero in divergent draws."""
+    sds = [k for k, name in enumerate(names) if "sd_" in name.partition("[")[0]]
+    if int(diverging.sum()) < FEWEST_DIVERGENT or not sds:
+        return ""
+    below, z = divergent_ranks(draws[:, :, sds], diverging)
+    worst = int(np.argmax(np.nan_to_num(below)))
+    if not (below[worst] > TOLD_APART and z[worst] > 3):
+        return ""
+    values = draws[:, :, sds[worst]]
+    return (
+        f" They lie where {names[sds[worst]]} is near zero: its median is "
+        f"{np.median(values[diverging]):.3g} there and {np.median(values[~diverging]):.3g} "
+        "elsewhere, the funnel of few or small groups."
+    )
+
+
 def diagnose(
     dataset: Any, stats: Mapping[str, Any], max_treedepth: int, notes: Iterable[str] = ()
 ) -> Status:
@@ -135,6 +193,7 @@ def diagnose(
                 "parts of the posterior may not have been reached. Raise target_accept, as "
                 "hmlm.NUTS(target_accept=0.99), or write the group effects the other way round "
                 "with centered=True or False; tighter priors on the sds help too."
+                + _where_divergent(names, draws, np.asarray(stats["diverging"], dtype=bool))
             )
     if draws.shape[0] < 2:
         problems.append("One chain cannot be checked for convergence: draw two chains or more.")
