@@ -31,6 +31,55 @@ _HOME = {
     "list_datasets": "hmlm.datasets",
     "plot_groups": "hmlm.plots.groups",
     "plot_shrinkage": "hmlm.plots.shrinkage",
+    "Family": "hmlm.families",
+    "split_variance": "hmlm.variance",
+    "intraclass_correlation": "hmlm.variance",
+    "design_effect": "hmlm.variance",
+    "explained_variance": "hmlm.r_squared",
+    "correlation_evidence": "hmlm.prior_overlap",
+    "measure_pooling": "hmlm.pooling_factors",
+    "impute_fit": "hmlm.imputation",
+    "predict_missing": "hmlm.missing_outcomes",
+    "save_fit": "hmlm.storage",
+    "load_fit": "hmlm.retrieval",
+    "update_fit": "hmlm.refitting",
+    "extend_fit": "hmlm.refitting",
+    "check_fit": "hmlm.checks",
+    "draw_replicates": "hmlm.replicates",
+    "posterior_predictive_tree": "hmlm.replicates",
+    "plot_ppc": "hmlm.plots.checks",
+    "plot_ppc_groups": "hmlm.plots.checks",
+    "plot_ppc_statistics": "hmlm.plots.checks",
+    "plot_rootogram": "hmlm.plots.check_residuals",
+    "plot_calibration": "hmlm.plots.check_residuals",
+    "plot_residuals": "hmlm.plots.check_residuals",
+    "leave_one_out": "hmlm.cross_validation",
+    "leave_one_group_out": "hmlm.cross_validation",
+    "k_fold": "hmlm.folds",
+    "rank_fits": "hmlm.information",
+    "draw_priors": "hmlm.prior_draws",
+    "draw_prior_predictive": "hmlm.prior_draws",
+    "imply_priors": "hmlm.implied_priors",
+    "measure_sensitivity": "hmlm.sensitivity",
+    "plot_priors": "hmlm.plots.priors",
+    "plot_prior_predictive": "hmlm.plots.prior_predictive",
+    "make_study": "hmlm.study",
+    "simulate_outcomes": "hmlm.simulation",
+    "plan_power": "hmlm.power_study",
+    "calibrate": "hmlm.calibration",
+    "examine": "hmlm.fitting.doctor",
+    "treat": "hmlm.fitting.treatment",
+    "plot_power": "hmlm.plots.power_curves",
+    "plot_calibration_ranks": "hmlm.plots.calibration_ranks",
+    "load": "hmlm.retrieval",
+    "power": "hmlm.power_study",
+    "average_predictions": "hmlm.marginal",
+    "compare_predictions": "hmlm.marginal",
+    "average_slopes": "hmlm.marginal",
+    "grid_of": "hmlm.data_grid",
+    "plot_predictions": "hmlm.plots.predictions",
+    "plot_comparisons": "hmlm.plots.marginal",
+    "plot_slopes": "hmlm.plots.marginal",
 }
 
 __all__ = [
@@ -43,29 +92,84 @@ __all__ = [
     "BayesFit",
     "ClassicalFit",
     "Comparison",
+    "Family",
     "Gibbs",
     "Laplace",
     "Model",
     "Prior",
+    "average_predictions",
+    "average_slopes",
     "bootstrap_fit",
+    "calibrate",
+    "check_fit",
     "compare",
+    "compare_predictions",
+    "correlation_evidence",
+    "design_effect",
+    "draw_prior_predictive",
+    "draw_priors",
+    "draw_replicates",
+    "examine",
+    "explained_variance",
+    "extend_fit",
+    "grid_of",
+    "imply_priors",
+    "impute_fit",
+    "intraclass_correlation",
+    "k_fold",
+    "leave_one_group_out",
+    "leave_one_out",
     "likelihood_ratio_test",
     "list_datasets",
+    "load",
     "load_dataset",
+    "load_fit",
+    "make_study",
+    "measure_pooling",
+    "measure_sensitivity",
+    "plan_power",
+    "plot_calibration",
+    "plot_calibration_ranks",
+    "plot_comparisons",
     "plot_groups",
+    "plot_power",
+    "plot_ppc",
+    "plot_ppc_groups",
+    "plot_ppc_statistics",
+    "plot_predictions",
+    "plot_prior_predictive",
+    "plot_priors",
+    "plot_residuals",
+    "plot_rootogram",
     "plot_shrinkage",
+    "plot_slopes",
+    "posterior_predictive_tree",
+    "power",
+    "predict_missing",
     "profile_likelihood",
+    "rank_fits",
+    "save_fit",
     "side_by_side",
+    "simulate_outcomes",
+    "split_variance",
     "tidy",
+    "treat",
+    "update_fit",
 ]
 
 if TYPE_CHECKING:
+    from hmlm.calibration import calibrate
+    from hmlm.checks import check_fit
     from hmlm.comparison import Comparison, compare, side_by_side
+    from hmlm.cross_validation import leave_one_group_out, leave_one_out
+    from hmlm.data_grid import grid_of
     from hmlm.datasets import list_datasets, load_dataset
     from hmlm.estimates import tidy
+    from hmlm.families import Family
     from hmlm.fitting.bayes_fit import BayesFit
     from hmlm.fitting.bootstrap import bootstrap_fit
     from hmlm.fitting.classical_fit import ClassicalFit
+    from hmlm.fitting.doctor import examine
     from hmlm.fitting.em import EM
     from hmlm.fitting.gibbs import Gibbs
     from hmlm.fitting.irls import GLM
@@ -74,11 +178,39 @@ if TYPE_CHECKING:
     from hmlm.fitting.nuts import NUTS
     from hmlm.fitting.ols import OLS
     from hmlm.fitting.profile import profile_likelihood
+    from hmlm.fitting.treatment import treat
+    from hmlm.folds import k_fold
+    from hmlm.implied_priors import imply_priors
+    from hmlm.imputation import impute_fit
+    from hmlm.information import rank_fits
     from hmlm.likelihood_ratio import likelihood_ratio_test
+    from hmlm.marginal import average_predictions, average_slopes, compare_predictions
+    from hmlm.missing_outcomes import predict_missing
     from hmlm.model import Model
+    from hmlm.plots.calibration_ranks import plot_calibration_ranks
+    from hmlm.plots.check_residuals import plot_calibration, plot_residuals, plot_rootogram
+    from hmlm.plots.checks import plot_ppc, plot_ppc_groups, plot_ppc_statistics
     from hmlm.plots.groups import plot_groups
+    from hmlm.plots.marginal import plot_comparisons, plot_slopes
+    from hmlm.plots.power_curves import plot_power
+    from hmlm.plots.predictions import plot_predictions
+    from hmlm.plots.prior_predictive import plot_prior_predictive
+    from hmlm.plots.priors import plot_priors
     from hmlm.plots.shrinkage import plot_shrinkage
+    from hmlm.pooling_factors import measure_pooling
+    from hmlm.power_study import plan_power, power
+    from hmlm.prior_draws import draw_prior_predictive, draw_priors
+    from hmlm.prior_overlap import correlation_evidence
     from hmlm.priors import Prior
+    from hmlm.r_squared import explained_variance
+    from hmlm.refitting import extend_fit, update_fit
+    from hmlm.replicates import draw_replicates, posterior_predictive_tree
+    from hmlm.retrieval import load, load_fit
+    from hmlm.sensitivity import measure_sensitivity
+    from hmlm.simulation import simulate_outcomes
+    from hmlm.storage import save_fit
+    from hmlm.study import make_study
+    from hmlm.variance import design_effect, intraclass_correlation, split_variance
 
 
 def __getattr__(name: str) -> Any:

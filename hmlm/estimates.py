@@ -11,6 +11,7 @@ from hmlm.design import Block, Design, Variable, find_block, group_blocks
 from hmlm.errors import HmlmError
 from hmlm.families import PARAMETERS
 from hmlm.linear import within_groups
+from hmlm.links import from_link, to_link
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,6 +146,28 @@ def group_means(design: Design, block: Block, mu: np.ndarray) -> np.ndarray:
     flat = mu.reshape(-1, mu.shape[-1])
     sums = np.stack([np.bincount(block.index, row, len(block.levels)) for row in flat])
     return (sums / block.sizes).reshape(*mu.shape[:-1], len(block.levels))
+
+
+def bounds_of_means(
+    design: Design, value: np.ndarray, half: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return bounds of expected outcomes, symmetric in the logit of shares and the log of counts.
+
+    Parameters
+    ----------
+    design : Design
+        The model.
+    value, half : ndarray
+        Expected outcomes, and half the width of their intervals to first order.
+    """
+    outcome = design.spec.family.outcome
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if outcome in ("binary", "trials", "unit"):
+            middle, wide = to_link("logit", value), half / (value * (1.0 - value))
+            return from_link("logit", middle - wide), from_link("logit", middle + wide)
+        if outcome in ("count", "positive"):
+            return value * np.exp(-half / value), value * np.exp(half / value)
+    return value - half, value + half
 
 
 RATIOS = {"log": "rate ratios", "logit": "odds ratios", "cloglog": "hazard ratios"}

@@ -11,6 +11,7 @@ from hmlm.families import Family
 from hmlm.links import from_link
 
 Values = Mapping[str, np.ndarray]
+_SMALLEST = 1e-300
 
 
 def expected_outcome(family: Family, eta: np.ndarray, values: Values) -> np.ndarray:
@@ -38,6 +39,7 @@ def expected_outcome(family: Family, eta: np.ndarray, values: Values) -> np.ndar
     if family.name.startswith("zero-inflated"):
         return np.asarray((1.0 - values["zi"]) * mu)
     if family.name.startswith("hurdle"):
+        mu = np.maximum(mu, _SMALLEST)  # a mean of zero: the count above zero is one
         return np.asarray((1.0 - values["hu"]) * mu / -np.expm1(_log_zero(family, mu, values)))
     return mu
 
@@ -103,9 +105,10 @@ def draw_outcomes(
     mu = from_link(family.link, eta)
     if name in ("gaussian", "student-t"):
         scale = values["sigma"] / np.sqrt(1.0 if weights is None else weights)
-        noise = rng.standard_normal(shape)
         if name == "student-t":
             noise = rng.standard_t(np.broadcast_to(values["nu"], shape))
+        else:
+            noise = rng.standard_normal(shape)
         return np.asarray(mu + scale * noise)
     if name == "lognormal":
         return np.exp(eta + values["sigma"] * rng.standard_normal(shape))
@@ -142,14 +145,23 @@ def _counts(name: str, mu: np.ndarray, values: Values, rng: np.random.Generator)
 def _draw_hurdle(
     family: Family, mu: np.ndarray, values: Values, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw counts above zero by the inverse of their distribution function."""
-    from scipy import stats
+    """Draw counts: zero with probability hu, else above zero.
 
-    low = np.exp(_log_zero(family, mu, values))
-    share = low + (1.0 - low) * rng.random(mu.shape)
+    A Poisson count is that of arrivals before mu; given one, the first comes at a truncated
+    exponential time t, and the rest are Poisson(mu - t). A negative binomial count is a Poisson
+    number of logarithmic ones, and is above zero when there is at least one of them.
+    """
+    zero = rng.random(mu.shape) < values["hu"]
+    mu = np.clip(mu, _SMALLEST, 1e15)
+    rate = -_log_zero(family, mu, values)
+    rest = np.maximum(rate + np.log1p(rng.random(mu.shape) * np.expm1(-rate)), 0.0)
     if family.name == "hurdle-poisson":
-        counts = stats.poisson.ppf(share, mu)
+        counts = 1.0 + rng.poisson(rest)
     else:
         alpha = np.broadcast_to(values["alpha"], mu.shape)
-        counts = stats.nbinom.ppf(share, alpha, alpha / (alpha + mu))
-    return np.where(rng.random(mu.shape) < values["hu"], 0.0, np.maximum(counts, 1.0))
+        odds = mu / alpha
+        share = np.minimum(odds / (1.0 + odds), np.nextafter(1.0, 0.0))
+        shape = np.maximum(rest / np.log1p(odds), _SMALLEST)
+        more = rng.poisson(np.minimum(rng.gamma(shape) * odds, 1e15))
+        counts = rng.logseries(share) + more.astype(float)
+    return np.where(zero, 0.0, counts)

@@ -36,7 +36,8 @@ class Model:
         negative-binomial, gamma, lognormal, beta, ordinal, categorical, or a zero-inflated or
         hurdle model of counts; see `hmlm.families.FAMILIES`.
     priors : mapping of str to Prior, optional
-        Priors that replace the defaults; see `with_priors`.
+        Priors that replace the defaults, distributions of PyMC and PreliZ among them; see
+        `with_priors`.
     link : str, optional
         Link of the family; its default when None.
     weights : str, optional
@@ -46,6 +47,9 @@ class Model:
         ``se(y, column)`` before the ``~``.
     collinear : {"error", "drop"}
         Refuse predictors that depend on earlier ones, or drop them as lme4 does.
+    missing : {"drop", "impute"}
+        Leave rows with missing values out, or keep those aside whose outcome alone is missing, to
+        be predicted by `hmlm.predict_missing`. Other gaps: see `hmlm.impute_fit`.
 
     Raises
     ------
@@ -74,6 +78,7 @@ class Model:
         weights: str | None = None,
         se: str | None = None,
         collinear: str = "error",
+        missing: str = "drop",
     ) -> None:
         if collinear not in ("error", "drop"):
             raise HmlmError(f"collinear is 'error' or 'drop', not {collinear!r}.")
@@ -81,7 +86,7 @@ class Model:
             if column is not None and not isinstance(column, str):
                 raise HmlmError(f"{name} is the name of a column, not {column!r:.60}.")
         spec = parse_formula(formula, family, priors, weights, link, se)
-        self._set(spec, read_data(spec, data), collinear)
+        self._set(spec, read_data(spec, data, missing), collinear)
         if spec.priors:
             self._resolved()
 
@@ -212,6 +217,68 @@ class Model:
                 f"{method!r:.60}."
             )
         return method.run(self._design, random_seed=random_seed, progressbar=progressbar)
+
+    def imply_priors(self, prob: float = 0.9, random_seed: int | None = None) -> pd.DataFrame:
+        """Say the priors as what they imply; see `hmlm.imply_priors`.
+
+        Parameters
+        ----------
+        prob : float
+            Probability of the intervals.
+        random_seed : int, optional
+            Seed of the draws.
+        """
+        from hmlm.implied_priors import imply_priors
+
+        return imply_priors(self, prob=prob, random_seed=random_seed)
+
+    def draw_prior_predictive(self, draws: int = 500, random_seed: int | None = None) -> Any:
+        """Draw parameters and outcomes from the prior; see `hmlm.draw_prior_predictive`.
+
+        Parameters
+        ----------
+        draws : int
+            Number of draws.
+        random_seed : int, optional
+            Their seed.
+        """
+        from hmlm.prior_draws import draw_prior_predictive
+
+        return draw_prior_predictive(self, draws=draws, random_seed=random_seed)
+
+    def sensitivity(self, fit: Any = None, random_seed: int | None = None) -> pd.DataFrame:
+        """Say which parameters the prior drives, by power-scaling; see `hmlm.measure_sensitivity`.
+
+        Parameters
+        ----------
+        fit : BayesFit, optional
+            A posterior of this model; sampled here when None.
+        random_seed : int, optional
+            Seed of the sampler.
+        """
+        from hmlm.sensitivity import measure_sensitivity
+
+        if fit is None:
+            fit = self.fit(random_seed=random_seed, progressbar=False)
+        return measure_sensitivity(fit)
+
+    def simulate(
+        self, parameters: Mapping[str, Any], random_seed: int | None = None, n: int = 1
+    ) -> Any:
+        """Simulate outcomes of the rows from given parameters; see `hmlm.simulate_outcomes`.
+
+        Parameters
+        ----------
+        parameters : mapping of str to array
+            By name: ``beta``, ``sd_<group>``, ``sigma`` and so on, whole or one by one.
+        random_seed : int, optional
+            Seed.
+        n : int
+            How many data sets.
+        """
+        from hmlm.simulation import simulate_outcomes
+
+        return simulate_outcomes(self, parameters, random_seed=random_seed, n=n)
 
     def graph(self) -> Any:
         """Draw the model as a graph: graphviz where its `dot` is installed, Mermaid otherwise."""

@@ -390,3 +390,6 @@ def _row(rows: pd.DataFrame, varied: list[str]) -> dict[str, Any]:
 
 def _share_error(share: float, n: int) -> float:
     return float(np.sqrt(share * (1 - share) / n))
+
+
+power = plan_power

@@ -198,3 +198,6 @@ def _classical(
         **uncertainty,
         **numbers,
     )
+
+
+load = load_fit

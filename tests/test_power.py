@@ -10,7 +10,7 @@ from scipy import stats
 
 import hmlm
 from hmlm.errors import HmlmError
-from hmlm.plots.power import plot_power
+from hmlm.plots.power_curves import plot_power
 from hmlm.power_study import plan_power
 from hmlm.study import make_study
 

@@ -245,7 +245,7 @@ def test_new_rows_without_a_column(table):
     ("request_", "message"),
     [
         ({"kind": "median"}, "kind is 'mean', 'linear' or 'response'"),
-        ({"groups": "all"}, "groups is 'include', 'population' or 'new'"),
+        ({"groups": "all"}, "groups is 'include', 'population', 'new' or 'average'"),
         ({"prob": 95}, "prob must lie between 0 and 1"),
     ],
 )

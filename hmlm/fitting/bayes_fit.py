@@ -16,9 +16,9 @@ from hmlm.design import Block, Design, find_block
 from hmlm.errors import HmlmError
 from hmlm.estimates import Numbers, Scale, line_lead, tidy_table, total_lead
 from hmlm.fitting.diagnostics import convergence
+from hmlm.fitting.fit_methods import FitMethods
 from hmlm.new_rows import Groups, new_rows
 from hmlm.prediction import Kind, expected_rows, predict_bayes
-from hmlm.spec import POOLING_WORDS
 from hmlm.status import Status
 from hmlm.summaries import Summary, bayes_summary
 from hmlm.version import __version__
@@ -33,7 +33,7 @@ MOST_CHECKED = 5_000
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class BayesFit:
+class BayesFit(FitMethods):
     """Draws from the posterior of a model.
 
     Attributes
@@ -60,19 +60,16 @@ class BayesFit:
     seconds: float
     _parameters: Mapping[str, np.ndarray]
     _stats: Mapping[str, np.ndarray]
-    _draw_effects: Callable[[], dict[str, np.ndarray]] | None = None
+    _draw_effects: Callable[[], Mapping[str, np.ndarray]] | None = None
     _centered: Any = None
+    _runs: tuple[tuple[int, int], ...] = ()  # seed, and draws a chain, of each run of the sampler
+    _conditional: bool = False  # group effects can be drawn again from parameters and seeds
     _kept: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def label(self) -> str:
-        """Short name of the fit for the head of a column."""
-        pooling = self.design.spec.pooling
-        return (
-            str(self.method)
-            if pooling == "partial"
-            else f"{self.method} ({POOLING_WORDS[pooling]})"
-        )
+    def __post_init__(self) -> None:
+        """Lay draws out in one way, so that saved ones give the same sums to the last bit."""
+        laid = {k: np.ascontiguousarray(v) for k, v in self._parameters.items()}
+        object.__setattr__(self, "_parameters", laid)
 
     @property
     def model(self) -> pm.Model:
@@ -105,9 +102,14 @@ class BayesFit:
                     "hmlm.NUTS(draws=100), or leave the groups out with groups=False."
                 )
             if "effects" not in self._kept:
-                assert self._draw_effects is not None
+                if self._draw_effects is None:
+                    raise HmlmError(
+                        f"the draws of '{name}' were not saved with this fit, and cannot be had "
+                        "without sampling again: save it with effects=True, or leave the groups "
+                        "out with groups=False."
+                    )
                 self._kept["effects"] = self._draw_effects()
-            effects: dict[str, np.ndarray] = self._kept["effects"]
+            effects: Mapping[str, np.ndarray] = self._kept["effects"]
             return effects[name]
         return self._parameters[name]
 
@@ -127,13 +129,18 @@ class BayesFit:
         """Whether group effects are too many for memory, so that `draws` leaves them out."""
         return name not in self._parameters and self._size(name) > LARGEST_VARIABLE
 
+    def _left_out(self, name: str) -> bool:
+        """Whether `draws` goes without group effects: too many, or not saved."""
+        unsaved = name not in self._parameters and self._draw_effects is None
+        return unsaved or self._too_many(name)
+
     def _make_draws(self) -> xr.DataTree:
         import xarray as xr
 
         design = self.design
         chains, n = self._shape
         base = {"chain": np.arange(chains), "draw": np.arange(n)}
-        dims = {name: d for name, d in design.dims.items() if not self._too_many(name)}
+        dims = {name: d for name, d in design.dims.items() if not self._left_out(name)}
         used = {d for ds in dims.values() for d in ds}
         coords = {**base, **{d: _plain(v) for d, v in design.coords.items() if d in used}}
         attrs = {
@@ -253,12 +260,17 @@ class BayesFit:
         new_data : data frame, optional
             New rows; those of the fit when None.
         kind : {"mean", "linear", "response"}
-            The expected outcome (a probability where there are trials; for categories, one column
-            each), the linear predictor, or a new observation.
-        groups : {"include", "population", "new"}
-            Known groups by their effects (unknown ones are refused), every group at the
-            population, or every group as a new one: drawn from N(0, D), its effects correlated,
-            the same in all rows of the group.
+            The expected outcome (a probability where there are trials; for categories, one
+            each), the linear predictor (of a categorical outcome one for each category but the
+            first), or a new observation (of categories, whether it is this one).
+        groups : {"include", "population", "new", "average"} or mapping of str to one of these
+            Known groups by their effects (unknown ones are refused); every group at the
+            population, with effects of zero; every group as a new one: drawn from N(0, D), its
+            effects correlated, the same in all rows of the group; or the expected outcome averaged
+            over such groups. A mapping says so by grouping factor, and includes those that it
+            does not name: ``{"school:class": "new"}`` are new classes of known schools. The
+            average is exact under identity, log and probit links, else by Gauss-Hermite
+            quadrature in every draw.
         random_seed : int, optional
             Seed of the draws of new groups and observations.
         prob : float
@@ -267,11 +279,44 @@ class BayesFit:
         Returns
         -------
         pandas.DataFrame
-            Columns ``estimate``, ``std_error``, ``lower`` and ``upper``, a row for each row; with
-            ``category`` as another column, and a row for each category, where there are such.
+            Columns ``estimate`` (mean of the draws), ``std_error`` (their sd), ``lower`` and
+            ``upper``, a row for each row; with ``category`` as another column, and a row for each
+            category, where there are such.
+
+        Raises
+        ------
+        HmlmError
+            If a level is unknown, a column is missing, or the model has no population of groups.
+
+        Examples
+        --------
+        >>> import hmlm
+        >>> eight = hmlm.load_dataset("eight_schools")
+        >>> model = hmlm.Model("y ~ 1 + (1 | school)", eight, se="sigma")
+        >>> fit = model.fit(hmlm.NUTS(draws=200, tune=200), random_seed=1, progressbar=False)
+        >>> new = fit.predict({"school": ["I"]}, groups="new", random_seed=2)
+        >>> list(new.columns)
+        ['estimate', 'std_error', 'lower', 'upper']
         """
-        posterior = self._flat_draws(groups)
-        return predict_bayes(self, posterior, new_data, kind, groups, prob, random_seed)
+        return predict_bayes(self, new_data, kind, groups, prob, random_seed)
+
+    def extend(
+        self, draws: int = 1000, random_seed: int | None = None, progressbar: bool = True
+    ) -> BayesFit:
+        """Return the fit with more draws in each chain; see `hmlm.extend_fit`.
+
+        Parameters
+        ----------
+        draws : int
+            How many more.
+        random_seed : int, optional
+            Seed; another than that of the fit.
+        progressbar : bool
+            Whether to show a progress bar.
+        """
+        from hmlm.refitting import extend_fit
+
+        return extend_fit(self, draws, random_seed, progressbar=progressbar)
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()

@@ -11,15 +11,24 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from hmlm.classical_prediction import predict_classical
 from hmlm.design import Design, find_block
 from hmlm.errors import HmlmError
-from hmlm.estimates import Numbers, Scale, group_means, line_lead, tidy_table, total_lead
+from hmlm.estimates import (
+    Numbers,
+    Scale,
+    bounds_of_means,
+    group_means,
+    line_lead,
+    tidy_table,
+    total_lead,
+)
+from hmlm.fitting.fit_methods import FitMethods
 from hmlm.fitting.parameters import chosen_parameters, interval_table
 from hmlm.likelihoods.exponential import row_likelihood
 from hmlm.links import from_link, link_slope
 from hmlm.new_rows import Groups
-from hmlm.prediction import Kind, predict_classical
-from hmlm.spec import POOLING_WORDS
+from hmlm.prediction import Kind
 from hmlm.status import Status
 from hmlm.summaries import Summary, classical_summary
 
@@ -48,7 +57,7 @@ class GroupEffects:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class ClassicalFit:
+class ClassicalFit(FitMethods):
     """Estimates by least squares or maximum likelihood.
 
     Attributes
@@ -93,16 +102,6 @@ class ClassicalFit:
     n_effective: int
     effects: Mapping[str, GroupEffects]
     trace: pd.DataFrame | None = None
-
-    @property
-    def label(self) -> str:
-        """Short name of the fit for the head of a column."""
-        pooling = self.design.spec.pooling
-        return (
-            str(self.method)
-            if pooling == "partial"
-            else f"{self.method} ({POOLING_WORDS[pooling]})"
-        )
 
     @property
     def restricted(self) -> bool:
@@ -189,6 +188,8 @@ class ClassicalFit:
             statistic = value / error if is_beta else np.full(np.shape(value), np.nan)
             p_value = 2 * special.stdtr(df, -np.abs(statistic))
         lower, upper = value - half, value + half
+        if name.startswith("mean_"):
+            lower, upper = bounds_of_means(self.design, value, half)
         if ratio:
             with np.errstate(over="ignore"):
                 value, lower, upper = np.exp(value), np.exp(lower), np.exp(upper)
@@ -360,10 +361,10 @@ class ClassicalFit:
         new_data : data frame, optional
             New rows; those of the fit when None.
         kind : {"mean", "linear", "response"}
-            The expected outcome, the linear predictor, or a new observation with its residual.
-        groups : {"include", "population", "new"}
-            Known groups by their effects (unknown ones are refused), every group at the
-            population, or every group as a new one.
+            The expected outcome, the linear predictor, or a new observation with its residual
+            (of gaussian models).
+        groups : {"include", "population", "new", "average"} or mapping of str to one of these
+            As in `BayesFit.predict`; new groups widen the interval about the population.
         random_seed : int, optional
             Not used: intervals of classical fits are in closed form.
         prob : float
@@ -372,7 +373,18 @@ class ClassicalFit:
         Returns
         -------
         pandas.DataFrame
-            Columns ``estimate``, ``std_error``, ``lower`` and ``upper``, a row for each row.
+            Columns ``estimate``, ``std_error``, ``lower`` and ``upper``, a row for each row, with
+            the errors of Henderson (1975). Variances of groups count as known.
+
+        Examples
+        --------
+        >>> import hmlm
+        >>> sleep = hmlm.load_dataset("sleepstudy")
+        >>> fit = hmlm.Model("Reaction ~ Days + (Days | Subject)", sleep).fit(hmlm.REML())
+        >>> fit.predict({"Days": [0, 9], "Subject": ["308", "308"]}).round(1)
+           estimate  std_error  lower  upper
+        0     253.7       12.3  229.6  277.7
+        1     430.7       13.9  403.5  457.8
         """
         return predict_classical(self, new_data, kind, groups, prob)
 

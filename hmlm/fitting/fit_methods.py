@@ -5,6 +5,9 @@ from __future__ import annotations
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from hmlm.design import Design
+from hmlm.spec import POOLING_WORDS
+
 if TYPE_CHECKING:
     from hmlm.checks import Checks
 
@@ -13,6 +16,19 @@ class FitMethods:
     """Methods that Bayesian and classical fits share."""
 
     __slots__ = ()
+
+    design: Design
+    method: Any
+
+    @property
+    def label(self) -> str:
+        """Short name of the fit for the head of a column."""
+        pooling = self.design.spec.pooling
+        return (
+            str(self.method)
+            if pooling == "partial"
+            else f"{self.method} ({POOLING_WORDS[pooling]})"
+        )
 
     def check(self, draws: int = 500, random_seed: int | None = None) -> Checks:
         """Check the fit against data replicated from it; see `hmlm.check_fit`.

@@ -140,6 +140,7 @@ class Gibbs:
             _parameters=parameters,
             _stats={"acceptance_rate": rates},
             _draw_effects=lambda: effects,
+            _runs=((seed, self.draws),),
         )
 
     def _sample(

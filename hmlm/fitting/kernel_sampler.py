@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from hmlm.errors import HmlmError
 from hmlm.likelihoods.glmm_posterior import RowPosterior
 from hmlm.likelihoods.posterior import Posterior
 
@@ -183,18 +184,25 @@ def sample_kernel(
     if route is None:
         route = "compiled" if has_private_entry() else "callback"
     model = (compiled_model if route == "compiled" else callback_model)(posterior)
-    tree = nutpie.sample(
-        model,
-        draws=draws,
-        tune=tune,
-        chains=chains,
-        cores=cores,
-        seed=random_seed,
-        progress_bar=progressbar,
-        save_warmup=False,
-        target_accept=target_accept,
-        maxdepth=max_treedepth,
-    )
+    try:
+        tree = nutpie.sample(
+            model,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            cores=cores,
+            seed=random_seed,
+            progress_bar=progressbar,
+            save_warmup=False,
+            target_accept=target_accept,
+            maxdepth=max_treedepth,
+        )
+    except RuntimeError as error:
+        raise HmlmError(
+            f"the sampler could not go on: {error}. Often the mean has values that the family "
+            "cannot have at most coefficients (an inverse or identity link): use a log link, "
+            "centre and scale the predictors, or give tighter priors."
+        ) from error
     return RawDraws(
         x=tree["posterior"]["x"].to_numpy(), stats=tree["sample_stats"].dataset, route=route
     )

@@ -14,13 +14,13 @@ from hmlm.default_priors import ResolvedPriors, resolve_priors
 from hmlm.design import Design
 from hmlm.errors import HmlmError
 from hmlm.fitting.bayes_fit import BayesFit
+from hmlm.fitting.conditional_effects import LARGEST_INTEGRATED_REST, draw_conditional_effects
 from hmlm.fitting.diagnostics import diagnose
 from hmlm.fitting.settings import check_seed, check_whole
 from hmlm.likelihoods.gaussian import gaussian_sums, known_sigma2
 from hmlm.likelihoods.optimum import best_point
 from hmlm.likelihoods.threads import one_blas_thread
 
-LARGEST_INTEGRATED_REST = 40
 SETTINGS_AT_LEAST = {"draws": 1, "tune": 0, "chains": 1, "cores": 1, "max_treedepth": 1}
 
 
@@ -131,19 +131,15 @@ class NUTS:
             sums = gaussian_sums(design, LARGEST_INTEGRATED_REST)
             point, theta, _ = best_point(sums, reml=True, sigma2=known_sigma2(design))
         from hmlm.fitting.kernel_sampler import load_kernel
-        from hmlm.likelihoods.effect_draws import draw_effects
         from hmlm.likelihoods.posterior import pack
 
         posterior = pack(design, sums, priors, theta, point, self._by_name(design))
         load_kernel(progressbar)
         raw = self._sample(posterior, seed, progressbar)
-        parameters = posterior.parameters(raw.x)
-        shape = raw.x.shape[:2]
+        parameters = {k: np.ascontiguousarray(v) for k, v in posterior.parameters(raw.x).items()}
 
         def effects() -> dict[str, np.ndarray]:
-            flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in parameters.items()}
-            drawn = draw_effects(design, sums, flat, np.random.default_rng([seed, 1]))
-            return {k: v.reshape(*shape, *v.shape[1:]) for k, v in drawn.items()}
+            return draw_conditional_effects(design, parameters, [(seed, self.draws)], sums)
 
         route = "" if raw.route == "compiled" else ", through Python callbacks"
         what = " with group effects integrated out" if design.blocks else ""
@@ -154,7 +150,7 @@ class NUTS:
             what = f" with the effects of {fine} integrated out and those of {words} sampled"
         note = f"Sampled on the compiled density{what}{route}."
         return self._finish(
-            design, priors, seed, parameters, raw.stats, began, [note], effects, None
+            design, priors, seed, parameters, raw.stats, began, [note], effects, None, True
         )
 
     def _run_rows(
@@ -177,7 +173,8 @@ class NUTS:
 
         def effects() -> dict[str, np.ndarray]:
             drawn = posterior.effects(raw.x.reshape(-1, posterior.dim))
-            return {k: v.reshape(*shape, *v.shape[1:]) for k, v in drawn.items()}
+            shaped = {k: v.reshape(*shape, *v.shape[1:]) for k, v in drawn.items()}
+            return {k: np.ascontiguousarray(v) for k, v in shaped.items()}
 
         route = "" if raw.route == "compiled" else ", through Python callbacks"
         merged = ""
@@ -275,6 +272,7 @@ class NUTS:
         notes: list[str],
         effects: Any,
         centered: Any,
+        conditional: bool = False,
     ) -> BayesFit:
         import xarray as xr
 
@@ -304,4 +302,6 @@ class NUTS:
             _stats=stats,
             _draw_effects=effects,
             _centered=centered,
+            _runs=((seed, log_density.shape[1]),),
+            _conditional=conditional,
         )

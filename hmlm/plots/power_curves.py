@@ -46,7 +46,7 @@ def plot_power(
     --------
     >>> import matplotlib
     >>> matplotlib.use("Agg")
-    >>> from hmlm.plots.power import plot_power
+    >>> from hmlm.plots.power_curves import plot_power
     >>> from hmlm.power_study import plan_power
     >>> from hmlm.study import make_study
     >>> result = plan_power(
