@@ -80,6 +80,7 @@ _HOME = {
     "plot_predictions": "hmlm.plots.predictions",
     "plot_comparisons": "hmlm.plots.marginal",
     "plot_slopes": "hmlm.plots.marginal",
+    "write_report": "hmlm.report",
 }
 
 __all__ = [
@@ -155,6 +156,7 @@ __all__ = [
     "tidy",
     "treat",
     "update_fit",
+    "write_report",
 ]
 
 if TYPE_CHECKING:
@@ -205,6 +207,7 @@ if TYPE_CHECKING:
     from hmlm.r_squared import explained_variance
     from hmlm.refitting import extend_fit, update_fit
     from hmlm.replicates import draw_replicates, posterior_predictive_tree
+    from hmlm.report import write_report
     from hmlm.retrieval import load, load_fit
     from hmlm.sensitivity import measure_sensitivity
     from hmlm.simulation import simulate_outcomes

@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         "(default: partial; complete with --method ols or glm)",
     )
     fit.add_argument("--weights", metavar="COLUMN", help="column of weights")
+    fit.add_argument(
+        "--report", type=Path, metavar="FILE", help="write a report to hand out, one .html file"
+    )
     _add_sampling(fit, seed=None)
     fit.set_defaults(run=_fit)
 
@@ -127,9 +130,13 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _fit(arguments: argparse.Namespace) -> None:
-    """Fit a model to a CSV file and print its summary."""
+    """Fit a model to a CSV file, print its summary and, if asked to, write a report."""
     from hmlm.model import Model
 
+    if arguments.report is not None:
+        from hmlm.report_parts import check_place
+
+        check_place(arguments.report)  # before the fit, which may take long
     data = _read_table(arguments.data)
     model = Model(
         arguments.formula,
@@ -145,6 +152,17 @@ def _fit(arguments: argparse.Namespace) -> None:
         _method(arguments.method, arguments.draws), random_seed=arguments.seed
     )
     print(fit.summary())
+    if arguments.report is not None:
+        print(f"\nReport: {_report(fit, arguments.report, arguments.seed)}")
+
+
+def _report(fit: Any, path: Path, seed: int | None) -> Path:
+    import matplotlib as mpl
+
+    from hmlm.report import write_report
+
+    mpl.use("Agg")
+    return write_report(fit, path, random_seed=seed)
 
 
 def _read_table(name: str) -> Any:

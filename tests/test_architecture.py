@@ -73,6 +73,8 @@ STAGES = {
     "checks": 5,
     "refitting": 5,
     "comparison": 6,
+    "predictive_density": 6,
+    "hat_matrix": 6,
     "marginal": 6,
     "data_grid": 6,
     "contrasts": 6,
@@ -100,6 +102,11 @@ STAGES = {
     "graph": 7,
     "plots": 7,
     "model": 8,
+    "report_parts": 8,
+    "report_figures": 8,
+    "report_sections": 8,
+    "report_subject": 8,
+    "report": 8,
     "calibration": 8,
     "power_study": 8,
     "simulation": 8,
@@ -108,6 +115,8 @@ STAGES = {
     "__main__": 9,
     "__init__": 9,
 }
+# Methods of a fit are doors: what they open is imported when they are called, and may come later.
+DOORS = {"hmlm.fitting.fit_methods"}
 HEAVY = {"arviz", "formulae", "matplotlib", "numba", "nutpie", "pymc", "pytensor", "xarray"}
 
 
@@ -167,6 +176,12 @@ def module_in_text(call: ast.Call, module: str, package: str) -> str:
     return ""
 
 
+def doors_removed(tree: ast.Module) -> ast.Module:
+    """Return a module without its classes' bodies and what it imports for type checking alone."""
+    kept = [node for node in tree.body if not isinstance(node, (ast.ClassDef, ast.If))]
+    return ast.Module(body=kept, type_ignores=[])
+
+
 @pytest.fixture(scope="module")
 def graph() -> dict[str, dict[str, int]]:
     """Each module with the modules of hmlm that it imports and the line of the first import."""
@@ -175,7 +190,8 @@ def graph() -> dict[str, dict[str, int]]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         edges[module] = {}
         is_package = path.name == "__init__.py"
-        for target, line in imported_modules(tree, module, is_package, set(MODULES)):
+        within = doors_removed(tree) if module in DOORS else tree
+        for target, line in imported_modules(within, module, is_package, set(MODULES)):
             edges[module].setdefault(target, line)
     return edges
 

@@ -88,6 +88,28 @@ def test_fit_samples_the_same_draws_again(table, capsys):
     assert texts[0] == texts[1]
 
 
+def test_fit_writes_a_report(table, tmp_path, capsys):
+    path = tmp_path / "report.html"
+    formula = "score ~ hours + (1 | school)"
+    arguments = ["fit", str(table), formula, "--method", "reml", "--seed", "1"]
+    assert main([*arguments, "--report", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(formula)
+    assert out.endswith(f"Report: {path}\n")
+    assert formula in path.read_text(encoding="utf-8")
+
+
+def test_report_that_cannot_be_written_is_refused_before_the_fit(table, tmp_path, capsys):
+    before = table.read_bytes()
+    for place in (tmp_path, table, tmp_path / "nowhere" / "report.html"):
+        arguments = [str(table), "score ~ (1 | school)", "--method", "reml"]
+        assert main(["fit", *arguments, "--report", str(place)]) == 2
+        out, err = capsys.readouterr()
+        assert not out
+        assert err.startswith("hmlm: error: ")
+    assert table.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

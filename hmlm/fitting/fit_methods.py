@@ -9,6 +9,8 @@ from hmlm.design import Design
 from hmlm.spec import POOLING_WORDS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hmlm.checks import Checks
 
 
@@ -62,6 +64,29 @@ class FitMethods:
         from hmlm.storage import save_fit
 
         save_fit(self, path, effects=effects)
+
+    def report(
+        self, path: str | PathLike[str], random_seed: int | None = None, draws: int = 500
+    ) -> Path:
+        """Write the fit as one HTML page that can be handed out; see `hmlm.write_report`.
+
+        Parameters
+        ----------
+        path : str or path
+            A file that ends in ``.html``.
+        random_seed : int, optional
+            Seed of the replicated data.
+        draws : int
+            Replicated data sets.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
+        from hmlm.report import write_report
+
+        return write_report(self, path, random_seed=random_seed, draws=draws)
 
     def update(
         self,

@@ -117,6 +117,12 @@ def predict_curves(
     prob : float
         Probability of the band.
     """
+    family = fit.design.spec.family
+    if family.outcome in ("ordered", "category"):
+        raise HmlmError(
+            f"a {family.name} outcome has a probability for each category, not one expected value: "
+            "use fit.predict() or hmlm.plot_ppc_groups(fit)."
+        )
     every = np.concatenate(members)
     none = fit.design.spec.pooling == "none"
     values = None
