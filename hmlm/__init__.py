@@ -81,6 +81,7 @@ _HOME = {
     "plot_comparisons": "hmlm.plots.marginal",
     "plot_slopes": "hmlm.plots.marginal",
     "write_report": "hmlm.report",
+    "conditional_aic": "hmlm.information",
 }
 
 __all__ = [
@@ -105,6 +106,7 @@ __all__ = [
     "check_fit",
     "compare",
     "compare_predictions",
+    "conditional_aic",
     "correlation_evidence",
     "design_effect",
     "draw_prior_predictive",
@@ -184,7 +186,7 @@ if TYPE_CHECKING:
     from hmlm.folds import k_fold
     from hmlm.implied_priors import imply_priors
     from hmlm.imputation import impute_fit
-    from hmlm.information import rank_fits
+    from hmlm.information import conditional_aic, rank_fits
     from hmlm.likelihood_ratio import likelihood_ratio_test
     from hmlm.marginal import average_predictions, average_slopes, compare_predictions
     from hmlm.missing_outcomes import predict_missing

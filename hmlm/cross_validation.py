@@ -3,116 +3,55 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import special
 
 from hmlm.design import Design, find_block
-from hmlm.errors import HmlmError, counted, listed
+from hmlm.errors import HmlmError, counted, listed, suggest
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.group_likelihood import blocks_inside, integrate_groups
-from hmlm.held_out import known_effects, refit_rows
-from hmlm.log_likelihood import log_likelihood_rows
+from hmlm.held_out import known_effects, refit_rows, whole_design
+from hmlm.log_likelihood import log_likelihood_parts, log_likelihood_rows
+from hmlm.predictive_density import HIGH_K
+from hmlm.predictive_density import CrossValidation as CrossValidation
 
-HIGH_K = 0.7
 MOST_DRAWS = 1_000
 
 
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class CrossValidation:
-    """Expected log predictive density of rows or groups that were left out.
+def _efficiency(fit: BayesFit) -> float:
+    """Return effective draws per draw of the parameters, on average."""
+    from arviz_stats.sampling_diagnostics import ess
 
-    Attributes
-    ----------
-    kind : str
-        "leave one out", "leave one group out" or "k-fold".
-    label : str
-        Name of the fit.
-    units : tuple of str
-        What was left out, one after the other.
-    pointwise : ndarray
-        Log predictive density of each.
-    pareto_k : ndarray
-        Shape of the importance weights of each; NaN where it was fitted anew.
-    p : float
-        Effective number of parameters; NaN where there is none.
-    refitted : tuple of str
-        Units whose density comes from a fit without them.
-    notes : tuple of str
-        Sentences about what was done.
-    """
-
-    kind: str
-    label: str
-    units: tuple[str, ...]
-    pointwise: np.ndarray
-    pareto_k: np.ndarray
-    p: float
-    refitted: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def elpd(self) -> float:
-        """Expected log predictive density: the sum over units."""
-        return float(self.pointwise.sum())
-
-    @property
-    def std_error(self) -> float:
-        """Standard error of the sum (Vehtari, Gelman & Gabry 2017, section 4)."""
-        return float(np.sqrt(len(self.pointwise) * self.pointwise.var(ddof=1)))
-
-    @property
-    def high_k(self) -> int:
-        """How many units have a Pareto k above 0.7, so that their density cannot be trusted."""
-        return int((self.pareto_k > HIGH_K).sum())
-
-    def __str__(self) -> str:
-        """Return figures and advice as text."""
-        lines = [
-            f"{self.label}, {self.kind}: elpd {self.elpd:.1f}, standard error "
-            f"{self.std_error:.1f}"
-            + ("" if np.isnan(self.p) else f", effective parameters {self.p:.1f}")
-        ]
-        if self.high_k:
-            worst = [self.units[i] for i in np.argsort(-np.nan_to_num(self.pareto_k))[:5]]
-            what = "row" if self.kind == "leave one out" else "group"
-            lines.append(
-                f"{counted(self.high_k, what)} with a Pareto k above {HIGH_K} (the largest: "
-                f"{listed(worst[: self.high_k])}): one of them moves the posterior so far that "
-                "importance weights do not follow. Use hmlm.leave_one_group_out(fit), which fits "
-                "such groups anew, or hmlm.k_fold(fit)."
-            )
-        return "\n".join([*lines, *self.notes])
+    found = [
+        np.asarray(ess(values.reshape(*values.shape[:2], -1), method="mean"))
+        for values in map(np.asarray, fit._parameters.values())
+    ]
+    every = np.concatenate([e.reshape(-1) for e in found])
+    return float(np.nanmean(every) / np.prod(fit._shape))
 
 
 def _psis(
-    fit: BayesFit, log_likelihood: np.ndarray, step: int = 1
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return pointwise density, Pareto k and effective parameters by ArviZ's PSIS."""
+    fit: BayesFit, log_likelihood: np.ndarray, efficiency: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return pointwise density and Pareto k by ArviZ's PSIS, of (draws, units)."""
     import xarray as xr
     from arviz_stats.loo import loo
 
-    chains = fit._shape[0]
-    by_chain = log_likelihood.reshape(chains, -1, log_likelihood.shape[1])
-    first = next(iter(fit._parameters))
-    values = fit.variable(first)[:, ::step].reshape(chains, by_chain.shape[1], -1)
+    by_chain = log_likelihood.reshape(fit._shape[0], -1, log_likelihood.shape[1])
     tree = xr.DataTree.from_dict(
-        {
-            "posterior": xr.Dataset({"theta": (("chain", "draw", "k"), values)}),
-            "log_likelihood": xr.Dataset({"y": (("chain", "draw", "unit"), by_chain)}),
-        }
+        {"log_likelihood": xr.Dataset({"y": (("chain", "draw", "unit"), by_chain)})}
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # high k are said in our own words
-        found = loo(tree, pointwise=True, var_name="y")
-    return (
-        np.asarray(found.elpd_i).reshape(-1),
-        np.asarray(found.pareto_k).reshape(-1),
-        float(found.p),
-    )
+        found = loo(tree, pointwise=True, var_name="y", reff=efficiency)
+    return np.array(found.elpd_i).reshape(-1), np.array(found.pareto_k).reshape(-1)
+
+
+def _log_mean_exp(values: np.ndarray) -> np.ndarray:
+    return np.asarray(special.logsumexp(values, axis=0) - np.log(len(values)))
 
 
 def _check_bayes(fit: Any) -> BayesFit:
@@ -124,20 +63,38 @@ def _check_bayes(fit: Any) -> BayesFit:
     return fit
 
 
-def leave_one_out(fit: BayesFit) -> CrossValidation:
+def leave_one_out(
+    fit: BayesFit, exact: bool = False, random_seed: int | None = None
+) -> CrossValidation:
     """Estimate how well a fit predicts a row it has not seen, whose group it knows.
 
-    By Pareto-smoothed importance sampling (Vehtari, Gelman & Gabry 2017), which ArviZ does.
+    The expected log predictive density by Pareto-smoothed importance sampling [1]_, which ArviZ
+    does, with the log likelihoods of `hmlm.log_likelihood.log_likelihood_rows`. Printed, it says
+    how many rows have a Pareto k above 0.7, and what to do about them.
 
     Parameters
     ----------
     fit : BayesFit
         A posterior.
+    exact : bool
+        Whether to fit the model anew without each of the rows whose Pareto k is above 0.7.
+    random_seed : int, optional
+        Seed of the new fits; that of the fit when None.
 
     Returns
     -------
     CrossValidation
-        With a figure for each row.
+        With a figure for each row, in the order of the rows of the fit.
+
+    Raises
+    ------
+    HmlmError
+        If the fit has no draws.
+
+    References
+    ----------
+    .. [1] Vehtari, Gelman and Gabry (2017), Practical Bayesian model evaluation using
+       leave-one-out cross-validation and WAIC, Statistics and Computing 27, 1413-1432.
 
     Examples
     --------
@@ -148,15 +105,31 @@ def leave_one_out(fit: BayesFit) -> CrossValidation:
     True
     """
     fit = _check_bayes(fit)
-    likelihood = log_likelihood_rows(fit.design, fit._flat_draws("include"))
-    pointwise, k, p = _psis(fit, likelihood)
+    efficiency = _efficiency(fit)
+    n = len(fit.design.y)
+    pointwise, k, whole = np.empty(n), np.empty(n), np.empty(n)
+    for part, likelihood in log_likelihood_parts(fit.design, fit._flat_draws("include")):
+        pointwise[part], k[part] = _psis(fit, likelihood, efficiency)
+        whole[part] = _log_mean_exp(likelihood)
+
+    def density(design: Design, draws: Mapping[str, np.ndarray], i: int) -> np.ndarray:
+        return log_likelihood_rows(design, draws)[:, i]
+
+    units = [str(i) for i in range(n)]
+    high = np.flatnonzero(k > HIGH_K) if exact else np.empty(0, dtype=int)
+    refitted, notes = _refit(fit, high, units, "row", np.arange(n), density, random_seed)
+    for i, value in refitted.items():
+        pointwise[i], k[i] = value, np.nan
     return CrossValidation(
         kind="leave one out",
         label=fit.label,
-        units=tuple(str(i) for i in range(len(pointwise))),
+        units=tuple(units),
         pointwise=pointwise,
         pareto_k=k,
-        p=p,
+        p=float((whole - pointwise).sum()),
+        refitted=tuple(units[i] for i in refitted),
+        notes=tuple(notes),
+        n_draws=int(np.prod(fit._shape)),
     )
 
 
@@ -177,10 +150,14 @@ def leave_one_group_out(
 ) -> CrossValidation:
     """Estimate how well a fit predicts a group it has not seen.
 
-    Importance weights come from the likelihood of the whole group with its effects integrated out
-    (`hmlm.group_likelihood.integrate_groups`), Pareto-smoothed; weights from the effects' own
-    draws would have no finite variance (Merkle, Furr & Rabe-Hesketh 2019). Groups whose Pareto k
-    is above 0.7 are left out in earnest: the model is fitted anew without them.
+    Importance weights are the inverse of p(y_j | theta), the likelihood of the whole group with
+    its effects integrated out (`hmlm.group_likelihood.integrate_groups`), over draws of theta
+    given all data, Pareto-smoothed [1]_ [2]_. The effects' own draws, which the group's rows made,
+    would give weights without a finite variance. Groups whose Pareto k is above 0.7 are left out
+    in earnest: the model is fitted anew without them, its default priors scaled by the other rows.
+
+    Effects of factors nested in the group are integrated out with it. Those of factors that are
+    crossed with it, or that it is nested in, are parameters like all others.
 
     Parameters
     ----------
@@ -198,6 +175,18 @@ def leave_one_group_out(
     CrossValidation
         With a figure for each group.
 
+    Raises
+    ------
+    HmlmError
+        If the fit has no draws, or the model no such group to pool.
+
+    References
+    ----------
+    .. [1] Merkle, Furr and Rabe-Hesketh (2019), Bayesian comparison of latent variable models:
+       conditional versus marginal likelihoods, Psychometrika 84, 802-829.
+    .. [2] Vehtari, Simpson, Gelman, Yao and Gabry (2024), Pareto smoothed importance sampling,
+       Journal of Machine Learning Research 25 (72).
+
     Examples
     --------
     >>> import hmlm
@@ -212,77 +201,83 @@ def leave_one_group_out(
     group = pooled_group(design, group)
     posterior, step = thinned_draws(fit)
     likelihood = integrate_groups(design, posterior, group)
-    pointwise, k, p = _psis(fit, likelihood, step)
-    levels = [str(level) for level in find_block(design, group).levels]
-    given = {b.group for q in design.predictors for b in q.blocks} - {
-        inside.block.group for inside in blocks_inside(design, group, posterior)
-    }
-    notes = []
+    pointwise, k = _psis(fit, likelihood, min(1.0, step * _efficiency(fit)))
+    block = find_block(design, group)
+    inside = {b.block.group for b in blocks_inside(design, group, posterior)}
+    given = [b.group for p in design.predictors for b in p.blocks if b.group not in inside]
+    said = []
     if given:
-        names = listed(sorted(given))
-        notes.append(f"Effects of {names} are given: they are not nested in {group}.")
-    refitted = []
-    for j in np.flatnonzero(k > HIGH_K) if exact else ():
-        density = _without(fit, group, int(j), random_seed)
-        if density is None:
-            notes.append(
-                f"'{levels[j]}' could not be left out in earnest: without it the model has "
-                "other columns."
-            )
-            continue
-        pointwise[j], k[j] = density, np.nan
-        refitted.append(levels[j])
-    if refitted:
-        notes.append(f"Fitted anew without {counted(len(refitted), 'group')}: {listed(refitted)}.")
+        names = listed(dict.fromkeys(given))
+        said.append(
+            f"What is known about the effects of {names} counts as known without the group too: "
+            f"they are not nested in {group}."
+        )
+
+    def density(whole: Design, draws: Mapping[str, np.ndarray], j: int) -> np.ndarray:
+        return integrate_groups(whole, draws, group, [j])[:, j]
+
+    levels = [str(level) for level in block.levels]
+    high = np.flatnonzero(k > HIGH_K) if exact else np.empty(0, dtype=int)
+    refitted, notes = _refit(fit, high, levels, "group", block.index, density, random_seed)
+    for j, value in refitted.items():
+        pointwise[j], k[j] = value, np.nan
     return CrossValidation(
         kind="leave one group out",
         label=fit.label,
         units=tuple(levels),
         pointwise=pointwise,
         pareto_k=k,
-        p=p,
-        refitted=tuple(refitted),
-        notes=tuple(notes),
+        p=float((_log_mean_exp(likelihood) - pointwise).sum()),
+        refitted=tuple(levels[j] for j in refitted),
+        notes=(*said, *notes),
+        n_draws=len(likelihood),
     )
 
 
 def pooled_group(design: Design, group: str | None) -> str:
-    """Return a grouping factor of a model that pools partially, the first by default."""
+    """Return a grouping factor of the mean in a model that pools partially, by default the first.
+
+    Raises
+    ------
+    HmlmError
+        If there is none, or none of that name.
+    """
     if design.spec.pooling != "partial" or not design.blocks:
-        raise HmlmError("only a model with partial pooling can predict a group it has not seen.")
-    return find_block(design, group).group if group else design.blocks[0].group
+        raise HmlmError(
+            "only a model with partial pooling, of the mean, can predict a group it has not seen: "
+            "leave rows out, by hmlm.leave_one_out(fit) or hmlm.k_fold(fit, by='row')."
+        )
+    factors = [b.group for b in design.blocks]
+    if group is not None and group not in factors:
+        raise HmlmError(
+            f"'{group}' is no grouping factor of the mean.{suggest(str(group), factors)} There "
+            f"are: {listed(factors)}."
+        )
+    return factors[0] if group is None else group
 
 
-def _without(fit: BayesFit, group: str, j: int, random_seed: int | None) -> float | None:
-    """Return the log predictive density of one level by a fit without it."""
-    keep = find_block(fit.design, group).index != j
-    again = refit_rows(fit, keep, random_seed)
-    if again is None:
-        return None
-    posterior, _ = thinned_draws(again)
-    whole = known_effects(fit.design, again.design, posterior)
-    density = integrate_groups(fit.design, whole, group)[:, j]
-    return float(special.logsumexp(density) - np.log(len(density)))
-
-
-def stack_weights(found: Sequence[CrossValidation]) -> np.ndarray:
-    """Return weights that make the best mixture of predictions (Yao et al. 2018)."""
-    from scipy.optimize import minimize
-
-    density = np.exp(np.stack([f.pointwise for f in found], axis=1))
-    scale = density.max(axis=1, keepdims=True)
-    density = density / np.where(scale > 0, scale, 1.0)
-
-    def loss(z: np.ndarray) -> float:
-        w = special.softmax(np.append(z, 0.0))
-        return -float(np.log(np.maximum(density @ w, 1e-300)).sum())
-
-    free = len(found) - 1
-    best = minimize(loss, np.zeros(free), method="L-BFGS-B", bounds=[(-12, 12)] * free)
-    return np.asarray(special.softmax(np.append(best.x, 0.0)))
-
-
-def paired_difference(a: CrossValidation, b: CrossValidation) -> tuple[float, float]:
-    """Return the difference of two elpd, unit by unit, and its standard error."""
-    gap = a.pointwise - b.pointwise
-    return float(gap.sum()), float(np.sqrt(len(gap) * gap.var(ddof=1)))
+def _refit(
+    fit: BayesFit,
+    high: np.ndarray,
+    units: Sequence[str],
+    what: str,
+    unit: np.ndarray,
+    density: Callable[[Design, Mapping[str, np.ndarray], int], np.ndarray],
+    random_seed: int | None,
+) -> tuple[dict[int, float], list[str]]:
+    """Return the log predictive density of some units by fits without them, and what to say."""
+    found: dict[int, float] = {}
+    notes = []
+    for i in high.tolist():
+        try:
+            again = refit_rows(fit, unit != i, random_seed)
+            whole = whole_design(fit.design, again.design)
+            draws = known_effects(whole, again.design, thinned_draws(again)[0])
+        except HmlmError as error:
+            notes.append(f"'{units[i]}' could not be left out in earnest: {error}")
+            continue
+        found[i] = float(_log_mean_exp(density(whole, draws, i)))
+    if found:
+        names = listed(units[i] for i in found)
+        notes.insert(0, f"Fitted anew without {counted(len(found), what)}: {names}.")
+    return found, notes

@@ -2,102 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hmlm.cross_validation import (
-    CrossValidation,
-    leave_one_group_out,
-    leave_one_out,
-    paired_difference,
-    stack_weights,
-)
+from hmlm.cross_validation import leave_one_group_out, leave_one_out
 from hmlm.errors import HmlmError, listed
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.fitting.classical_fit import ClassicalFit
+from hmlm.hat_matrix import effective_parameters
 from hmlm.likelihood_ratio import likelihood_ratio_test
-from hmlm.prediction import effect_covariance
+from hmlm.predictive_density import CrossValidation, paired_difference, stack_weights
 
-_TINY = 1e-10
-
-
-def effective_parameters(fit: ClassicalFit) -> float:
-    """Return the effective number of coefficients and effects: the trace of the hat matrix.
-
-    Between the number of population coefficients, where effects are pooled to zero, and that of
-    all coefficients and effects, where they are not pooled (Hodges & Sargent 2001; Vaida &
-    Blanchard 2005, section 3).
-
-    Parameters
-    ----------
-    fit : ClassicalFit
-        A gaussian fit by ML, REML, EM or OLS.
-
-    Examples
-    --------
-    >>> import hmlm
-    >>> from hmlm.information import effective_parameters
-    >>> model = hmlm.Model("Yield ~ 1 + (1 | Batch)", hmlm.load_dataset("dyestuff"))
-    >>> 1 < effective_parameters(model.fit(hmlm.REML())) < 6
-    True
-    """
-    design = fit.design
-    total = float(len(design.terms))
-    if design.spec.pooling == "none":
-        return total + sum(float(fit.effects[b.group].estimable.sum()) for b in design.blocks)
-    for block in design.blocks:
-        effects = fit.effects[block.group]
-        D = effect_covariance(fit.estimates, f"sd_{block.group}", f"cor_{block.group}")
-        error = effects.covariance + effects.gain @ fit.vcov @ np.swapaxes(effects.gain, 1, 2)
-        values, vectors = np.linalg.eigh(D)
-        own = np.einsum("ak,jab,bk->jk", vectors, error, vectors, optimize=True)
-        # An effect of variance zero costs nothing.
-        some = values > _TINY * max(float(values.max()), _TINY)
-        total += float((1.0 - own[:, some] / values[some]).sum())
-    return total
+_BAYES = ["elpd_loo", "se_loo", "p_loo", "high_k", "difference", "se_difference", "weight"]
+_GROUPS = ["elpd_logo", "se_logo", "difference_logo", "se_difference_logo"]
+_CRITERIA = ["aic", "aicc", "bic"]
+_CLASSICAL = ["log_likelihood", *_CRITERIA, "caic", "lrt_p", "lrt_against"]
 
 
-def conditional_aic(fit: ClassicalFit) -> float:
-    """Return Akaike's criterion for predicting new rows of the same groups.
+def conditional_aic(fit: ClassicalFit, corrected: bool = False) -> float:
+    r"""Return Akaike's criterion for predicting new rows of the same groups.
 
-    -2 log p(y | beta, b, sigma) + 2 (effective parameters + 1), after Vaida & Blanchard (2005);
-    that of `fit.aic` is for new groups. The variances count as known.
+    .. math:: -2 \log p(y \mid \hat\beta, \hat b, \hat\sigma) + 2 (\rho + 1)
+
+    with rho the effective number of parameters [1]_. It is conditional on the groups that there
+    are; `fit.aic` is marginal, for rows of new groups. The variances count as known, by which the
+    plain criterion never prefers the model without an effect whose variance is estimated above
+    zero; with `corrected` their estimation counts too [2]_.
 
     Parameters
     ----------
     fit : ClassicalFit
         A fit.
+    corrected : bool
+        Whether rho holds the estimation of the variances; see
+        `hmlm.hat_matrix.effective_parameters`.
 
     Returns
     -------
     float
-        NaN where the family is not gaussian.
+        NaN where the family is not gaussian with an identity link.
+
+    References
+    ----------
+    .. [1] Vaida and Blanchard (2005), Conditional Akaike information for mixed-effects models,
+       Biometrika 92, 351-370.
+    .. [2] Greven and Kneib (2010), On the behaviour of marginal and conditional AIC in linear mixed
+       models, Biometrika 97, 773-789.
 
     Examples
     --------
     >>> import hmlm
     >>> from hmlm.information import conditional_aic
     >>> model = hmlm.Model("Reaction ~ Days + (Days | Subject)", hmlm.load_dataset("sleepstudy"))
-    >>> round(conditional_aic(model.fit(hmlm.REML())))
-    1709
+    >>> fit = model.fit(hmlm.REML())
+    >>> round(conditional_aic(fit)), round(conditional_aic(fit, corrected=True))
+    (1709, 1712)
     """
     design = fit.design
     if str(design.spec.family) != "gaussian":
         return float("nan")
     sigma = float(fit.estimates.get("sigma", 1.0))
     weights = np.ones(len(design.y)) if design.weights is None else design.weights
-    residual = design.y - fit.fitted
-    square = weights * (residual / sigma) ** 2
+    square = weights * ((design.y - fit.fitted) / sigma) ** 2
     log_density = -0.5 * (square + np.log(2 * np.pi * sigma**2) - np.log(weights))
-    free = effective_parameters(fit) + (not design.known_se)
+    free = effective_parameters(fit, corrected) + (not design.known_se)
     return float(-2.0 * log_density.sum() + 2.0 * free)
 
 
 def corrected_aic(fit: ClassicalFit) -> float:
-    """Return AIC with the correction for few rows of Hurvich & Tsai (1989)."""
-    k, n = fit.n_parameters, len(fit.design.y)
+    """Return AICc, the AIC for few rows: NaN where there are hardly more rows than parameters.
+
+    AIC + 2 k (k + 1) / (n - k - 1), of k parameters and n rows (n - p under REML), after Hurvich
+    and Tsai (1989), Regression and time series model selection in small samples, Biometrika 76,
+    297-307. Rows count as independent in it, which those of one group are not.
+
+    Parameters
+    ----------
+    fit : ClassicalFit
+        A fit.
+
+    Examples
+    --------
+    >>> import hmlm
+    >>> from hmlm.information import corrected_aic
+    >>> fit = hmlm.Model("Yield ~ 1 + (1 | Batch)", hmlm.load_dataset("dyestuff")).fit(hmlm.ML())
+    >>> round(fit.aic, 2), round(corrected_aic(fit), 2)
+    (333.33, 334.25)
+    """
+    k, n = fit.n_parameters, fit.n_effective
     return fit.aic + 2.0 * k * (k + 1) / (n - k - 1) if n > k + 1 else float("nan")
 
 
@@ -114,17 +109,29 @@ def rank_fits(*fits: BayesFit | ClassicalFit, groups: bool = True) -> pd.DataFra
     Returns
     -------
     pandas.DataFrame
-        A row a fit, the best first. Of posteriors ``elpd_loo`` (a new row of a known group), its
-        standard error, effective parameters ``p_loo``, rows of high Pareto k, the difference from
-        the best with its own standard error, the ``weight`` in the best mixture of predictions,
-        and ``elpd_logo`` (a new group). Of classical fits ``log_likelihood``, ``aic``, ``aicc``,
-        ``bic``, the conditional ``caic``, and ``lrt_p``, the p-value of the likelihood-ratio test
-        against the classical fit given before it, where one of the two is nested in the other.
+        A row a fit, posteriors first, the best first.
+
+        Of posteriors ``elpd_loo`` (a new row of a known group), its standard error ``se_loo``,
+        effective parameters ``p_loo`` and rows of high Pareto k; the ``difference`` from the best
+        and its standard error, row by row; the ``weight`` in the best mixture of predictions
+        (stacking); and the same of new groups, ``elpd_logo``.
+
+        Of classical fits ``log_likelihood``, ``aic``, ``aicc`` and ``bic``, which are marginal: of
+        new groups; the conditional ``caic`` of known groups, with the correction of Greven and
+        Kneib; and ``lrt_p``, the p-value of the likelihood-ratio test against the largest of the
+        other fits that is nested in it, named in ``lrt_against``.
+
+        What does not compare is blank, and ``attrs["notes"]`` says why.
 
     Raises
     ------
     HmlmError
-        If the fits are of different outcomes or rows.
+        If the fits are of different outcomes, of one outcome transformed in two ways, or of
+        different rows.
+
+    See Also
+    --------
+    hmlm.compare : Estimates side by side.
 
     Examples
     --------
@@ -135,69 +142,164 @@ def rank_fits(*fits: BayesFit | ClassicalFit, groups: bool = True) -> pd.DataFra
     >>> hmlm.rank_fits(plain, soil)["aic"].round(1).tolist()
     [2058.0, 2097.7]
     """
+    _check_outcomes(fits)
+    bayes = {i: f for i, f in enumerate(fits) if isinstance(f, BayesFit)}
+    classical = {i: f for i, f in enumerate(fits) if isinstance(f, ClassicalFit)}
+    rows: list[dict[str, Any]] = [
+        {"fit": f.label, "formula": f.design.spec.formula, "lrt_against": ""} for f in fits
+    ]
+    notes: list[str] = []
+    loo = {i: leave_one_out(f) for i, f in bayes.items()}
+    for i, found in loo.items():
+        rows[i] |= {
+            "elpd_loo": found.elpd,
+            "se_loo": found.std_error,
+            "p_loo": found.p,
+            "high_k": found.high_k,
+        }
+    if any(found.high_k for found in loo.values()):
+        notes.append(
+            "Rows with a Pareto k above 0.7: print hmlm.leave_one_out(fit) for what to do about "
+            "them."
+        )
+    _differences(rows, loo, "")
+    if loo:
+        for i, weight in zip(loo, stack_weights(list(loo.values())), strict=True):
+            rows[i]["weight"] = float(weight)
+    if groups:
+        _leave_groups_out(rows, bayes, notes)
+    _criteria(rows, classical, notes)
+    columns = ["fit", "formula", *(_BAYES if bayes else [])]
+    columns += _GROUPS if any("elpd_logo" in row for row in rows) else []
+    table = pd.DataFrame(rows, columns=[*columns, *(_CLASSICAL if classical else [])])
+    if bayes:
+        table["high_k"] = table["high_k"].astype("Int64")
+    if blank := not classical or table["aic"].isna().all():
+        notes.extend(["The classical fits are ranked by caic."] if classical else [])
+    by = {"elpd_loo": False, ("caic" if blank else "aic"): True}
+    keys = {name: up for name, up in by.items() if name in table}
+    table = table.sort_values(
+        list(keys), ascending=list(keys.values()), ignore_index=True, na_position="last"
+    )
+    table.attrs["notes"] = notes
+    return table
+
+
+def _check_outcomes(fits: Sequence[Any]) -> None:
+    """Refuse fits whose predictions do not compare."""
     if len(fits) < 2:
         raise HmlmError("rank_fits needs two fits or more.")
     first = fits[0].design
     for fit in fits[1:]:
-        same = fit.design.spec.outcome == first.spec.outcome
-        if not same or len(fit.design.y) != len(first.y) or (fit.design.y != first.y).any():
-            what = listed(f"{f.label}: {f.design.spec.outcome}, {len(f.design.y):,}" for f in fits)
+        design = fit.design
+        a, b = first.spec.outcome, design.spec.outcome
+        if a != b:
+            shared = set(first.spec.columns) & set(design.spec.columns)
+            same = any(c in a and c in b for c in shared)
             raise HmlmError(
-                f"predictions of different outcomes or rows do not compare ({what} rows): fit all "
-                "models to the same outcome and the same complete rows."
+                f"densities of '{a}' and of '{b}' do not compare"
+                + (
+                    ": they are densities on different scales. Fit both models to one of them; a "
+                    "logarithm is a matter of the family, as in family='lognormal'."
+                    if same
+                    else ": these are different outcomes. Fit all models to one of them."
+                )
             )
-    loo: dict[int, CrossValidation] = {}
-    rows: list[dict[str, Any]] = []
-    earlier: ClassicalFit | None = None
-    for i, fit in enumerate(fits):
-        row: dict[str, Any] = {"fit": fit.label, "formula": fit.design.spec.formula}
-        if isinstance(fit, BayesFit):
-            loo[i] = leave_one_out(fit)
-            row |= {
-                "elpd_loo": loo[i].elpd,
-                "se_loo": loo[i].std_error,
-                "p_loo": loo[i].p,
-                "high_k": loo[i].high_k,
-            }
-            if groups and fit.design.spec.pooling == "partial" and fit.design.blocks:
-                whole = leave_one_group_out(fit)
-                row |= {"elpd_logo": whole.elpd, "se_logo": whole.std_error}
-        else:
-            row |= {
+        if len(design.y) != len(first.y):
+            sizes = listed(f"{f.label}: {len(f.design.y):,}" for f in fits)
+            raise HmlmError(
+                f"the fits use different numbers of rows ({sizes}), perhaps because of missing "
+                "values: fit all models to the same complete rows."
+            )
+        if not np.array_equal(design.y, first.y) or design.categories != first.categories:
+            raise HmlmError(
+                f"the fits have different values of '{a}': fit all models to the same table, in "
+                "the same order of rows."
+            )
+        if design.spec.family.discrete != first.spec.family.discrete:
+            raise HmlmError(
+                f"probabilities of a {_kind(first)} outcome do not compare with densities of a "
+                f"{_kind(design)} one: fit all models with families of one kind."
+                if first.spec.family.discrete
+                else f"densities of a {_kind(first)} outcome do not compare with probabilities of "
+                f"a {_kind(design)} one: fit all models with families of one kind."
+            )
+
+
+def _kind(design: Any) -> str:
+    return str(design.spec.family)
+
+
+def _differences(
+    rows: list[dict[str, Any]], found: dict[int, CrossValidation], suffix: str
+) -> None:
+    """Add differences from the best posterior, unit by unit."""
+    if not found:
+        return
+    best = max(found.values(), key=lambda f: f.elpd)
+    for i, one in found.items():
+        gap, error = paired_difference(one, best)
+        rows[i] |= {f"difference{suffix}": gap, f"se_difference{suffix}": error}
+
+
+def _leave_groups_out(
+    rows: list[dict[str, Any]], bayes: dict[int, BayesFit], notes: list[str]
+) -> None:
+    """Add what leaving groups out says, of one factor that all posteriors have."""
+    pooled = {
+        i: f for i, f in bayes.items() if f.design.spec.pooling == "partial" and f.design.blocks
+    }
+    factors = [[b.group for b in f.design.blocks] for f in pooled.values()]
+    common = [g for g in factors[0] if all(g in own for own in factors)] if factors else []
+    if not common:
+        if factors:
+            notes.append(
+                "elpd_logo is left out: the fits have no grouping factor in common whose levels "
+                "could be left out of all of them."
+            )
+        return
+    group = common[0]
+    found = {i: leave_one_group_out(f, group) for i, f in pooled.items()}
+    for i, whole in found.items():
+        rows[i] |= {"elpd_logo": whole.elpd, "se_logo": whole.std_error}
+        notes.extend(f"{rows[i]['formula']}, without {group}: {n}" for n in whole.notes)
+    _differences(rows, found, "_logo")
+    notes.append(f"elpd_logo leaves out the levels of {group}.")
+
+
+def _criteria(
+    rows: list[dict[str, Any]], classical: dict[int, ClassicalFit], notes: list[str]
+) -> None:
+    """Add what classical fits have; blank what does not compare."""
+    restricted = {f.restricted for f in classical.values()}
+    terms = {f.design.terms for f in classical.values()}
+    blank = len(classical) > 1 and True in restricted and (len(restricted) > 1 or len(terms) > 1)
+    if blank:
+        notes.append(
+            "log_likelihood, aic, aicc and bic are left out: restricted likelihoods compare only "
+            "among fits by REML with the same population terms. Fit the models with hmlm.ML()."
+        )
+    for i, fit in classical.items():
+        rows[i]["caic"] = _conditional(fit)
+        if not blank:
+            rows[i] |= {
                 "log_likelihood": fit.log_likelihood,
                 "aic": fit.aic,
                 "aicc": corrected_aic(fit),
                 "bic": fit.bic,
-                "caic": conditional_aic(fit),
-                "lrt_p": _nested_test(earlier, fit),
             }
-            earlier = fit
-        rows.append(row)
-    _differences(rows, loo)
-    table = pd.DataFrame(rows)
-    by = "elpd_loo" if "elpd_loo" in table else "aic"
-    return table.sort_values(by, ascending=by == "aic", ignore_index=True, na_position="last")
+        smaller = [f for f in classical.values() if f.n_parameters < fit.n_parameters]
+        for other in sorted(smaller, key=lambda f: -f.n_parameters):
+            try:
+                test = likelihood_ratio_test(other, fit)
+            except HmlmError:
+                continue
+            rows[i] |= {"lrt_p": float(test["p_value"].iloc[0]), "lrt_against": test["smaller"][0]}
+            break
 
 
-def _differences(rows: list[dict[str, Any]], loo: dict[int, CrossValidation]) -> None:
-    """Add differences from the best posterior, and weights."""
-    if not loo:
-        return
-    best = max(loo, key=lambda i: loo[i].elpd)
-    weights = stack_weights(list(loo.values())) if len(loo) > 1 else np.ones(1)
-    for weight, (i, found) in zip(weights, loo.items(), strict=True):
-        gap, error = paired_difference(found, loo[best])
-        rows[i] |= {"difference": gap, "se_difference": error, "weight": float(weight)}
-
-
-def _nested_test(smaller: ClassicalFit | None, larger: ClassicalFit) -> float:
-    """Return the p-value of a likelihood-ratio test; NaN where the fits are not nested."""
-    if smaller is None:
-        return float("nan")
-    if smaller.n_parameters > larger.n_parameters:
-        smaller, larger = larger, smaller
+def _conditional(fit: ClassicalFit) -> float:
     try:
-        found = likelihood_ratio_test(smaller, larger)
+        return conditional_aic(fit, corrected=True)
     except HmlmError:
         return float("nan")
-    return float(found["p_value"].iloc[0])

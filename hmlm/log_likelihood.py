@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from scipy import special
@@ -57,23 +57,45 @@ def log_likelihood_rows(
     >>> log_likelihood_rows(pooled, at).shape
     (1, 30)
     """
+    n_draws = len(next(iter(posterior.values())))
+    out = np.empty((n_draws, len(design.y)))
+    for part, values in log_likelihood_parts(design, posterior, rows, fresh, population):
+        out[:, part] = values
+    return out
+
+
+def log_likelihood_parts(
+    design: Design,
+    posterior: Mapping[str, np.ndarray],
+    rows: NewRows | None = None,
+    fresh: Fresh | None = None,
+    population: bool = False,
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield the log likelihood of some rows after the others, with the rows: (draws, rows).
+
+    Parameters
+    ----------
+    design, posterior, rows, fresh, population
+        As in `log_likelihood_rows`.
+    """
     rows = new_rows(design, None, "include") if rows is None else rows
     n_draws = len(next(iter(posterior.values())))
-    out = np.empty((n_draws, rows.size))
     step = max(1, NUMBERS_AT_ONCE // (n_draws * max(1, len(design.categories))))
     for start in range(0, rows.size, step):
         part = slice(start, start + step)
         etas = linear_predictors(design, posterior, rows, part, fresh, population)
-        out[:, part] = log_density(
-            design.spec.family,
-            design.y[part],
-            etas,
-            family_values(design, posterior, etas),
-            trials=None if design.trials is None else design.trials[part],
-            weights=None if design.weights is None else design.weights[part],
-            cutpoints=posterior.get("cutpoints"),
+        yield (
+            part,
+            log_density(
+                design.spec.family,
+                design.y[part],
+                etas,
+                family_values(design, posterior, etas),
+                trials=None if design.trials is None else design.trials[part],
+                weights=None if design.weights is None else design.weights[part],
+                cutpoints=posterior.get("cutpoints"),
+            ),
         )
-    return out
 
 
 def log_density(
@@ -127,10 +149,14 @@ def log_density(
             n = np.ones(len(y)) if trials is None else trials
             return _shares(family, y, n, *log_probability(family.link, eta), values)
         if name == "gamma":
-            alpha, mu = values["alpha"], from_link(family.link, eta)
-            scaled = alpha * (np.log(alpha) - np.log(mu) + np.log(y) - y / mu)
+            alpha, log_mu = values["alpha"], _log_mean(family, eta)
+            scaled = alpha * (np.log(alpha) - log_mu + np.log(y) - y * np.exp(-log_mu))
             return np.asarray(scaled - special.gammaln(alpha) - np.log(y))
-        return _counts(family, y, from_link(family.link, eta), values)
+        return _counts(family, y, _log_mean(family, eta), values)
+
+
+def _log_mean(family: Family, eta: np.ndarray) -> np.ndarray:
+    return eta if family.link == "log" else np.log(from_link(family.link, eta))
 
 
 def _normal(y: np.ndarray, mu: np.ndarray, sigma: np.ndarray) -> np.ndarray:
@@ -179,25 +205,28 @@ def _shares(
     return np.asarray(choose + special.betaln(y + a, n - y + b) - special.betaln(a, b))
 
 
-def _count_density(name: str, y: np.ndarray, mu: np.ndarray, values: Values) -> np.ndarray:
+def _count_density(name: str, y: np.ndarray, log_mu: np.ndarray, values: Values) -> np.ndarray:
+    """Return the log density of plain counts, from the logarithm of their mean."""
+    hits = np.where(y > 0, y * log_mu, 0.0)
     if "negative-binomial" not in name:
-        return np.asarray(special.xlogy(y, mu) - mu - special.gammaln(y + 1.0))
+        return np.asarray(hits - np.exp(log_mu) - special.gammaln(y + 1.0))
     alpha = values["alpha"]
-    spread = np.log1p(mu / alpha)
-    whole = special.gammaln(y + alpha) - special.gammaln(alpha) - special.gammaln(y + 1.0)
-    return np.asarray(whole - alpha * spread + special.xlogy(y, mu / alpha) - y * spread)
+    spread = np.logaddexp(0.0, log_mu - np.log(alpha))
+    # The binomial coefficient, exact for a large alpha too.
+    whole = -special.betaln(alpha, y + 1.0) - np.log(y + alpha)
+    return np.asarray(whole - (alpha + y) * spread + hits - y * np.log(alpha))
 
 
-def _counts(family: Family, y: np.ndarray, mu: np.ndarray, values: Values) -> np.ndarray:
+def _counts(family: Family, y: np.ndarray, log_mu: np.ndarray, values: Values) -> np.ndarray:
     name = family.name
-    value = _count_density(name, y, mu, values)
+    value = _count_density(name, y, log_mu, values)
     if name.startswith("zero-inflated"):
         zi = values["zi"]
         some = np.log1p(-zi) + value
         return np.where(y == 0, np.logaddexp(np.log(zi), some), some)
     if name.startswith("hurdle"):
         hu = values["hu"]
-        above = np.log(-np.expm1(_count_density(name, np.zeros_like(y), mu, values)))
+        above = np.log(-np.expm1(_count_density(name, np.zeros_like(y), log_mu, values)))
         return np.where(y == 0, np.log(hu), np.log1p(-hu) + value - above)
     return value
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 import hmlm
-from hmlm import NUTS, Model
+from hmlm import NUTS, Model, folds
 from hmlm.errors import HmlmError
 from hmlm.group_likelihood import integrate_groups
-from hmlm.held_out import known_effects, refit_rows
-from hmlm.information import conditional_aic, corrected_aic, effective_parameters
+from hmlm.held_out import known_effects, refit_design, refit_rows, whole_design
+from hmlm.predictive_density import CrossValidation, stack_weights
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +104,98 @@ def test_other_groups_have_their_quadrature(table, outcome, family):
             assert found[s, j] == pytest.approx(exact, abs=1e-6)
 
 
-def test_several_effects_by_quadrature_and_by_draws_agree(table):
-    """Two effects by a grid of nodes; the same with a nested factor of no variance by draws."""
-    small = Model("yes ~ x + (x | g)", table, family="bernoulli").design
-    large = Model("yes ~ x + (x | g) + (1 | c)", table, family="bernoulli").design
-    at = draws_at(small, np.random.default_rng(3), S=2)
-    more = {**at, "sd_c": np.full((2, 1), 1e-9), "b_c": np.zeros((2, 18, 1))}
-    a, b = integrate_groups(small, at, "g"), integrate_groups(large, more, "g")
-    np.testing.assert_allclose(a, b, atol=0.1)
+def nodes(sd, count=60):
+    """Return points and logarithms of weights of N(0, sd^2)."""
+    x, w = np.polynomial.hermite_e.hermegauss(count)
+    return sd * x, np.log(w / w.sum())
+
+
+def test_two_effects_have_their_quadrature(table):
+    design = Model("count ~ x + (x | g)", table, family="poisson").design
+    at = draws_at(design, np.random.default_rng(3), S=2)
+    found = integrate_groups(design, at, "g")
+    (a, log_a), (b, log_b) = nodes(1.0), nodes(1.0)
+    grid = np.stack(np.meshgrid(a, b, indexing="ij"), axis=-1).reshape(-1, 2)
+    weights = (log_a[:, None] + log_b).reshape(-1)
+    for s in range(2):
+        sd = at["sd_g"][s]
+        effects = grid @ np.linalg.cholesky(np.outer(sd, sd) * at["cor_g"][s]).T
+        for j in range(6):
+            own = (table["g"] == j).to_numpy()
+            X = design.X[own]
+            rows = stats.poisson.logpmf(
+                design.y[own], np.exp(X @ at["beta"][s] + effects @ X.T)
+            ).sum(axis=1)
+            assert found[s, j] == pytest.approx(special.logsumexp(rows + weights), abs=1e-4)
+
+
+def test_nested_effects_are_integrated_with_their_group(table):
+    """By importance draws; beside nodes for the group and, at each of them, for its classes."""
+    design = Model("yes ~ x + (1 | g/c)", table, family="bernoulli").design
+    at = draws_at(design, np.random.default_rng(4), S=2)
+    found = integrate_groups(design, at, "g")
+    for s in range(2):
+        outer, log_outer = nodes(at["sd_g"][s, 0])
+        inner, log_inner = nodes(at["sd_g:c"][s, 0])
+        for j in range(6):
+            total = log_outer.copy()
+            for c in np.unique(table["c"][table["g"] == j]):
+                own = (table["c"] == c).to_numpy()
+                eta = design.X[own] @ at["beta"][s] + outer[:, None, None] + inner[:, None]
+                rows = stats.bernoulli.logpmf(design.y[own], special.expit(eta)).sum(axis=-1)
+                total += special.logsumexp(rows + log_inner, axis=1)
+            assert found[s, j] == pytest.approx(special.logsumexp(total), abs=0.01)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_quadrature_knows_the_unit_of_the_outcome(table, unit):
+    """A sigma with a formula is integrated by quadrature; here it is one number after all."""
+    scaled = table.assign(y=table["y"] * unit)
+    plain = Model("y ~ x + (x | g)", scaled).design
+    at = draws_at(plain, np.random.default_rng(6), S=2)
+    at = {k: v if k == "cor_g" else v * unit for k, v in at.items()}
+    written = Model("y ~ x + (x | g); sigma ~ x", scaled).design
+    sigma_beta = np.stack([np.log(at["sigma"]), np.zeros(2)], axis=1)
+    more = {k: v for k, v in at.items() if k != "sigma"} | {"sigma_beta": sigma_beta}
+    found = integrate_groups(written, more, "g")
+    np.testing.assert_allclose(found, integrate_groups(plain, at, "g"), atol=1e-6)
+
+
+def test_effects_of_a_scale_are_integrated_too(table):
+    design = Model("y ~ x; sigma ~ 1 + (1 | g)", table).design
+    with pytest.raises(HmlmError, match="of the mean"):
+        hmlm.k_fold(Model("y ~ x", table).fit(hmlm.OLS()))
+    assert design.distributional[0].blocks[0].group == "g"
+    both = Model("y ~ x + (1 | g); sigma ~ 1 + (1 | g)", table).design
+    at = draws_at(both, np.random.default_rng(7), S=1)
+    found = integrate_groups(both, at, "g")
+    a, log_a = nodes(at["sd_g"][0, 0])
+    b, log_b = nodes(at["sigma_sd_g"][0, 0])
+    for j in range(6):
+        own = (table["g"] == j).to_numpy()
+        mu = both.X[own] @ at["beta"][0] + a[:, None, None]
+        rows = stats.norm.logpdf(both.y[own], mu, np.exp(at["sigma_beta"][0, 0] + b[:, None]))
+        exact = special.logsumexp(rows.sum(axis=-1) + log_a[:, None] + log_b)
+        assert found[0, j] == pytest.approx(exact, abs=5e-3)
+
+
+def test_means_that_a_family_cannot_have_count_nothing(table):
+    design = Model("count ~ 1 + (1 | g)", table, family="poisson(identity)").design
+    at = {
+        "beta": np.array([[1.5]]),
+        "sd_g": np.array([[0.6]]),
+        "b_g": np.zeros((1, 6, 1)),
+    }
+    found = integrate_groups(design, at, "g")
+    for j in range(6):
+        y = design.y[table["g"] == j]
+        exact, _ = integrate.quad(
+            lambda b, y=y: stats.poisson.pmf(y, 1.5 + b).prod() * stats.norm.pdf(b, 0, 0.6),
+            -1.5,
+            5,
+            epsabs=0,
+        )
+        assert found[0, j] == pytest.approx(np.log(exact), abs=0.01)
 
 
 def test_leave_one_out_of_the_eight_schools(eight):
@@ -170,67 +257,121 @@ def test_effects_of_lost_levels_come_from_the_population(table):
     np.testing.assert_array_equal(whole["b_g"][0, kept], again.estimates["b_g"])
 
 
-def test_effective_parameters_are_the_trace_of_the_hat_matrix():
-    sleep = hmlm.load_dataset("sleepstudy")
-    fit = Model("Reaction ~ Days + (Days | Subject)", sleep).fit(hmlm.REML())
-    design, block = fit.design, fit.design.blocks[0]
-    sd = fit.estimates["sd_Subject"]
-    D = np.outer(sd, sd) * fit.estimates["cor_Subject"]
-    sigma2 = float(fit.estimates["sigma"]) ** 2
-    Z = np.zeros((180, 18, 2))
-    Z[np.arange(180), block.index] = block.Z
-    M = np.column_stack([design.X, Z.reshape(180, 36)])
-    P = np.zeros((38, 38))
-    P[2:, 2:] = np.kron(np.eye(18), sigma2 * np.linalg.inv(D))
-    trace = np.trace(np.linalg.solve(M.T @ M + P, M.T @ M))
-    assert effective_parameters(fit) == pytest.approx(trace, rel=1e-6)
-    resid = design.y - fit.fitted
-    plain = -2 * stats.norm.logpdf(resid, 0, np.sqrt(sigma2)).sum() + 2 * (trace + 1)
-    assert conditional_aic(fit) == pytest.approx(plain, rel=1e-9)
-    assert corrected_aic(fit) > fit.aic
+def test_columns_that_depend_on_the_rows_are_made_as_in_the_fit(table):
+    """A scaled column has another mean without a group, and the prediction is the same."""
+    plain = hmlm.k_fold(Model("y ~ x + (x | g)", table).fit(hmlm.ML()), k=3, random_seed=1)
+    model = Model("y ~ scale(x) + (1 + x | g)", table)
+    scaled = hmlm.k_fold(model.fit(hmlm.ML()), k=3, random_seed=1)
+    np.testing.assert_allclose(scaled.pointwise, plain.pointwise, rtol=1e-4)
+    fit = model.fit(hmlm.ML())
+    again = refit_rows(fit, table["x"].to_numpy() < 0.5)
+    whole = whole_design(fit.design, again.design)
+    kept = table["x"].to_numpy() < 0.5
+    np.testing.assert_allclose(whole.X[kept], again.design.X)
+    assert not np.allclose(whole.X, fit.design.X)
 
 
-def test_effective_parameters_lie_between_the_poolings(table):
-    model = Model("y ~ x + (1 | g)", table)
-    least = effective_parameters(model.with_pooling("complete").fit(hmlm.OLS()))
-    most = effective_parameters(model.with_pooling("none").fit(hmlm.OLS()))
-    assert least == 2
-    assert most == 7
-    assert least < effective_parameters(model.fit(hmlm.REML())) < most
+def test_folds_that_cannot_be_left_out(table):
+    odd = table.assign(f=np.where(table["g"] == 0, "only here", "elsewhere"))
+    fit = Model("y ~ f + (1 | g)", odd).fit(hmlm.REML())
+    with pytest.raises(HmlmError, match=r"fold \d of 6 cannot be left out: .* use more folds"):
+        hmlm.k_fold(fit, k=6, random_seed=1)
+    fit = Model("scale(y) ~ x + (1 | g)", table).fit(hmlm.REML())
+    with pytest.raises(HmlmError, match="make the column before fitting"):
+        hmlm.k_fold(fit, k=6, random_seed=1)
+    rare = table.assign(score=np.where(table["g"] == 0, "high", np.where(table["x"] > 0, "a", "b")))
+    rare["score"] = pd.Categorical(rare["score"], ["a", "b", "high"], ordered=True)
+    design = Model("score ~ x + (1 | g)", rare, family="ordinal").design
+    with pytest.raises(HmlmError, match="the outcome is never high"):
+        refit_design(design, NUTS(), rare["g"].to_numpy() != 0, 1)
 
 
-def test_fits_are_ranked_in_one_table():
-    radon = hmlm.load_dataset("radon")
-    formulas = (
-        "log_radon ~ floor + (1 | county)",
-        "log_radon ~ floor + log_uranium + (1 | county)",
+def test_folds_run_elsewhere(table):
+    fit = Model("y ~ x + (1 | g)", table).fit(hmlm.REML())
+    here = hmlm.k_fold(fit, k=3, random_seed=3)
+    with ThreadPoolExecutor(2) as pool:
+        there = hmlm.k_fold(fit, k=3, random_seed=3, executor=pool)
+    np.testing.assert_array_equal(here.pointwise, there.pointwise)
+    task = (fit.design, fit.method, table["g"].to_numpy() != 1, "fold 1 of 6", "g", 1)
+    sent = pickle.loads(pickle.dumps(task))
+    np.testing.assert_array_equal(folds._predict_fold(sent), folds._predict_fold(task))
+
+
+def test_a_row_of_a_lost_group_is_predicted_from_the_population():
+    """Each school has one row, so that rows left out are groups left out."""
+    schools = hmlm.load_dataset("eight_schools")
+    fit = Model("y ~ 1 + (1 | school)", schools, se="sigma").fit(hmlm.ML())
+    by_row = hmlm.k_fold(fit, k=8, by="row", random_seed=1)
+    by_group = hmlm.k_fold(fit, k=8, random_seed=1)
+    np.testing.assert_allclose(by_row.pointwise, by_group.pointwise, atol=0.05)
+    few = pd.DataFrame({"y": np.sin(np.arange(9.0)), "x": np.arange(9), "g": list("aaaabbbbc")})
+    alone = Model("y ~ x + (1 | g)", few)
+    with pytest.raises(HmlmError, match="without pooling nothing is known"):
+        hmlm.k_fold(alone.with_pooling("none").fit(hmlm.OLS()), k=9, by="row")
+
+
+def test_rows_with_high_k_are_fitted_anew():
+    model = Model(
+        "p(incidence, size) ~ period + (1 | herd)", hmlm.load_dataset("cbpp"), family="binomial"
     )
-    quick = NUTS(draws=500, tune=500)
-    bayes = [Model(f, radon).fit(quick, random_seed=1, progressbar=False) for f in formulas]
-    classical = [Model(f, radon).fit(hmlm.ML()) for f in formulas]
-    ranked = hmlm.rank_fits(*bayes, *classical)
-    assert len(ranked) == 4
-    assert ranked["formula"].iloc[0] == formulas[1]
-    # Uranium is of the county: it helps to predict a county that was not seen.
-    logo = ranked.dropna(subset=["elpd_logo"]).set_index("formula")["elpd_logo"]
-    assert logo[formulas[1]] > logo[formulas[0]] + 5
-    assert ranked["difference"].iloc[0] == 0
-    assert ranked["weight"].sum() == pytest.approx(1)
-    p = ranked["lrt_p"].dropna()
-    assert len(p) == 1
-    assert p.iloc[0] < 1e-6
+    fit = model.fit(NUTS(draws=500, tune=500), random_seed=1, progressbar=False)
+    weighted = hmlm.leave_one_out(fit)
+    assert weighted.high_k > 0
+    assert "fit the model anew without these rows" in str(weighted)
+    exact = hmlm.leave_one_out(fit, exact=True)
+    assert len(exact.refitted) == weighted.high_k
+    assert exact.high_k == 0
+    assert exact.table["refitted"].sum() == weighted.high_k
+    assert exact.elpd == pytest.approx(weighted.elpd, abs=2)
+    assert exact.p == pytest.approx(weighted.p + weighted.elpd - exact.elpd)
 
 
-def test_what_does_not_compare(table, eight):
+def test_what_is_given_is_said(table):
+    fit = Model("y ~ x + (1 | g) + (1 | h)", table).fit(
+        NUTS(draws=200, tune=300, chains=2), random_seed=1, progressbar=False
+    )
+    assert "effects of h counts as known" in str(hmlm.leave_one_group_out(fit, exact=False))
+    with pytest.raises(HmlmError, match="no grouping factor of the mean"):
+        hmlm.leave_one_group_out(fit, "gg")
+
+
+def test_results_go_to_arviz(eight):
+    from arviz_stats.loo import compare
+
+    found = hmlm.leave_one_out(eight)
+    theirs = found.to_arviz()
+    assert theirs.elpd == found.elpd
+    assert len(compare({"a": theirs, "b": theirs})) == 2
+    assert hmlm.k_fold(eight, k=2, random_seed=1).to_arviz().kind is None
+
+
+def test_weights_of_the_best_mixture():
+    rng = np.random.default_rng(1)
+    y = rng.normal(size=200) + 3 * (rng.random(200) < 0.3)
+
+    def predicted(density):
+        return CrossValidation(
+            kind="leave one out",
+            label="",
+            units=tuple(map(str, range(200))),
+            pointwise=density - 900.0,  # too small for their exponentials
+            pareto_k=np.zeros(200),
+            p=1.0,
+            n_draws=100,
+        )
+
+    parts = [predicted(stats.norm.logpdf(y, m, 1.0)) for m in (0.0, 3.0, -4.0)]
+    np.testing.assert_allclose(stack_weights(parts), [0.7, 0.3, 0.0], atol=0.07)
+
+
+def test_fits_that_cannot_be_left_out(table):
     other = Model("y ~ x + (1 | g)", table).fit(hmlm.ML())
-    with pytest.raises(HmlmError, match="different outcomes or rows"):
-        hmlm.rank_fits(eight, other)
-    with pytest.raises(HmlmError, match="two fits or more"):
-        hmlm.rank_fits(eight)
     with pytest.raises(HmlmError, match="has no draws to weigh"):
         hmlm.leave_one_out(other)
     with pytest.raises(HmlmError, match="k lies between 2 and 6"):
         hmlm.k_fold(other, k=7)
+    with pytest.raises(HmlmError, match="by is 'group' or 'row'"):
+        hmlm.k_fold(other, by="column")
     pooled = Model("y ~ x + (1 | g)", table).with_pooling("complete").fit(hmlm.OLS())
     with pytest.raises(HmlmError, match="partial pooling"):
         hmlm.k_fold(pooled)
