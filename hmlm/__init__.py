@@ -82,6 +82,12 @@ _HOME = {
     "plot_slopes": "hmlm.plots.marginal",
     "write_report": "hmlm.report",
     "conditional_aic": "hmlm.information",
+    "plot_sizes": "hmlm.plots.sizes",
+    "plot_conditional": "hmlm.plots.conditional",
+    "plot_caterpillar": "hmlm.plots.caterpillar",
+    "plot_variance": "hmlm.plots.shares",
+    "plot_ranks": "hmlm.plots.ranks",
+    "plot_group_predictor": "hmlm.plots.group_predictor",
 }
 
 __all__ = [
@@ -133,7 +139,10 @@ __all__ = [
     "plan_power",
     "plot_calibration",
     "plot_calibration_ranks",
+    "plot_caterpillar",
     "plot_comparisons",
+    "plot_conditional",
+    "plot_group_predictor",
     "plot_groups",
     "plot_power",
     "plot_ppc",
@@ -142,10 +151,13 @@ __all__ = [
     "plot_predictions",
     "plot_prior_predictive",
     "plot_priors",
+    "plot_ranks",
     "plot_residuals",
     "plot_rootogram",
     "plot_shrinkage",
+    "plot_sizes",
     "plot_slopes",
+    "plot_variance",
     "posterior_predictive_tree",
     "power",
     "predict_missing",
@@ -192,15 +204,21 @@ if TYPE_CHECKING:
     from hmlm.missing_outcomes import predict_missing
     from hmlm.model import Model
     from hmlm.plots.calibration_ranks import plot_calibration_ranks
+    from hmlm.plots.caterpillar import plot_caterpillar
     from hmlm.plots.check_residuals import plot_calibration, plot_residuals, plot_rootogram
     from hmlm.plots.checks import plot_ppc, plot_ppc_groups, plot_ppc_statistics
+    from hmlm.plots.conditional import plot_conditional
+    from hmlm.plots.group_predictor import plot_group_predictor
     from hmlm.plots.groups import plot_groups
     from hmlm.plots.marginal import plot_comparisons, plot_slopes
     from hmlm.plots.power_curves import plot_power
     from hmlm.plots.predictions import plot_predictions
     from hmlm.plots.prior_predictive import plot_prior_predictive
     from hmlm.plots.priors import plot_priors
+    from hmlm.plots.ranks import plot_ranks
+    from hmlm.plots.shares import plot_variance
     from hmlm.plots.shrinkage import plot_shrinkage
+    from hmlm.plots.sizes import plot_sizes
     from hmlm.pooling_factors import measure_pooling
     from hmlm.power_study import plan_power, power
     from hmlm.prior_draws import draw_prior_predictive, draw_priors
