@@ -146,7 +146,13 @@ def rank_fits(*fits: BayesFit | ClassicalFit, groups: bool = True) -> pd.DataFra
     bayes = {i: f for i, f in enumerate(fits) if isinstance(f, BayesFit)}
     classical = {i: f for i, f in enumerate(fits) if isinstance(f, ClassicalFit)}
     rows: list[dict[str, Any]] = [
-        {"fit": f.label, "formula": f.design.spec.formula, "lrt_against": ""} for f in fits
+        {
+            "fit": f.label,
+            "formula": f.design.spec.formula,
+            "family": str(f.design.spec.family),
+            "lrt_against": "",
+        }
+        for f in fits
     ]
     notes: list[str] = []
     loo = {i: leave_one_out(f) for i, f in bayes.items()}
@@ -169,7 +175,7 @@ def rank_fits(*fits: BayesFit | ClassicalFit, groups: bool = True) -> pd.DataFra
     if groups:
         _leave_groups_out(rows, bayes, notes)
     _criteria(rows, classical, notes)
-    columns = ["fit", "formula", *(_BAYES if bayes else [])]
+    columns = ["fit", "formula", "family", *(_BAYES if bayes else [])]
     columns += _GROUPS if any("elpd_logo" in row for row in rows) else []
     table = pd.DataFrame(rows, columns=[*columns, *(_CLASSICAL if classical else [])])
     if bayes:

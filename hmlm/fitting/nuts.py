@@ -30,8 +30,10 @@ class NUTS:
 
     Gaussian models are sampled on a compiled density with the group effects integrated out, and
     the effects are then drawn exactly from their conditional distribution: nothing is compiled for
-    a model, there is no funnel, and draws are nearly independent. Everything else is sampled from
-    the PyMC model itself; `status` says which road was taken.
+    a model, there is no funnel, and draws are nearly independent. Other families, and parameters
+    with formulas of their own, are sampled on a compiled density of their rows, in which each
+    group's effects are centred as far as its own rows determine them. What neither covers is
+    sampled from the PyMC model itself; `status` says which road was taken.
 
     Parameters
     ----------
@@ -48,8 +50,8 @@ class NUTS:
     engine : {"auto", "kernel", "pymc"}
         The compiled density where it covers the model and PyMC elsewhere, or one of them.
     centered : bool or mapping of str to bool, optional
-        How the PyMC model writes the group effects, for all factors or by name; chosen by how much
-        the data say about each group when None.
+        How sampled group effects are written, for all factors or by name; when None by how much
+        the data say about each group.
 
     Raises
     ------
