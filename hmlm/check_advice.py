@@ -117,7 +117,7 @@ def _dispersion(d: Discrepancy, design: Design, also: Also) -> str:
     if name in _OVERDISPERSED:
         return (
             f"The data vary more than a {name} model allows (overdispersion): "
-            f"family='{_OVERDISPERSED[name]}', or a group effect of each row, as (1 | row)."
+            f"family='{_OVERDISPERSED[name]}', or a group effect of each row, as (1 | row_id)."
         )
     parameter = design.spec.family.parameters[0] if design.spec.family.parameters else ""
     more = f', or let {parameter} vary, as "...; {parameter} ~ x"' if parameter else ""
@@ -126,7 +126,9 @@ def _dispersion(d: Discrepancy, design: Design, also: Also) -> str:
 
 def _only_zeros(also: Also) -> bool:
     """Whether zeros stand apart from the other counts: too many of them, and too few ones."""
-    return {("share of zeros", True), ("share of ones", False)} <= also
+    zeros_alone = {("share of zeros", True), ("share of ones", False)} <= also
+    # Counts that are too large as well are spread out as a whole, and zeros are a part of that.
+    return zeros_alone and ("maximum", True) not in also
 
 
 def _shares(d: Discrepancy, design: Design, also: Also) -> str:
