@@ -59,8 +59,9 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def main() -> int:
-    """Execute and write every notebook."""
-    for path in sorted(FOLDER.glob("*.py")):
+    """Execute and write every notebook, or those that the arguments name, as 02_radon."""
+    paths = [FOLDER / f"{Path(name).stem}.py" for name in sys.argv[1:]]
+    for path in paths or sorted(FOLDER.glob("*.py")):
         notebook = clean(execute(read(path)))
         nbformat.validate(notebook)
         nbformat.write(notebook, path.with_suffix(".ipynb"))
