@@ -20,7 +20,7 @@ from hmlm.errors import HmlmError
 from hmlm.likelihoods.exponential import row_likelihood
 from hmlm.links import from_link, link_slope
 from hmlm.new_rows import Groups, NewRows, group_modes, new_rows
-from hmlm.prediction import Kind, check_request, effect_covariance
+from hmlm.prediction import Kind, check_request, effect_covariance, effect_root
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,8 +206,7 @@ def _joint(fit: Any, included: list[Any]) -> _Joint:
     roots, columns = [], []
     for block in blocks:
         D = effect_covariance(fit.estimates, f"sd_{block.group}", f"cor_{block.group}")
-        vals, vecs = np.linalg.eigh(D)
-        root = vecs * np.sqrt(np.maximum(vals, 0.0))
+        root = effect_root(D)
         J = len(block.levels)
         roots.append(_block_diagonal(np.repeat(root[None], J, axis=0)))
         columns.append(_spread(block.Z @ root, block.index, J))

@@ -13,7 +13,7 @@ from hmlm.design import Block, Design, find_block
 from hmlm.likelihoods.structure import parent_of
 from hmlm.log_likelihood import log_density
 from hmlm.new_rows import new_rows
-from hmlm.prediction import effect_covariance, family_values, linear_predictors
+from hmlm.prediction import block_covariance, effect_root, family_values, linear_predictors
 
 Draws = Mapping[str, np.ndarray]
 NUMBERS_AT_ONCE = 4_000_000
@@ -60,11 +60,8 @@ def blocks_inside(design: Design, group: str, posterior: Draws) -> list[Inside]:
             same = block.group == group
             if not same and parent_of(block, outer) is None:
                 continue
-            g = block.group
-            D = effect_covariance(posterior, p.named(f"sd_{g}"), p.named(f"cor_{g}"))
-            values, vectors = np.linalg.eigh(D)
-            root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
-            name = p.named(f"b_{g}")
+            root = effect_root(block_covariance(posterior, p, block))
+            name = p.named(f"b_{block.group}")
             found.append(Inside(number=number, name=name, block=block, root=root))
     return found
 

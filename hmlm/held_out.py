@@ -11,7 +11,7 @@ import numpy as np
 from hmlm.blocks import Predictor
 from hmlm.design import Design, make_design, read_data
 from hmlm.errors import HmlmError, listed
-from hmlm.prediction import effect_covariance
+from hmlm.prediction import block_covariance, draw_effects, effect_root
 
 
 def refit_rows(fit: Any, keep: np.ndarray, random_seed: int | None = None) -> Any:
@@ -134,11 +134,8 @@ def known_effects(
                         f"all rows of '{block.levels[new][0]}' of '{g}' are left out, and without "
                         "pooling nothing is known about it then: pool partially."
                     )
-                D = effect_covariance(posterior, p.named(f"sd_{g}"), p.named(f"cor_{g}"))
-                values, vectors = np.linalg.eigh(D)
-                root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
-                normal = rng.standard_normal((len(D), int(new.sum()), D.shape[1]))
-                effects[:, new] = np.einsum("skl,sjl->sjk", root, normal)
+                root = effect_root(block_covariance(posterior, p, block))
+                effects[:, new] = draw_effects(root, int(new.sum()), rng)
             found[name] = effects
     return found
 

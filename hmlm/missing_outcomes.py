@@ -13,8 +13,7 @@ from hmlm.data import index_levels
 from hmlm.design import Design, read_data
 from hmlm.errors import DataError, HmlmError, counted, listed
 from hmlm.fitting.bayes_fit import BayesFit
-from hmlm.prediction import Kind
-from hmlm.variance_parts import block_covariance
+from hmlm.prediction import Kind, block_covariance, draw_effects, effect_root
 
 
 def predict_missing(
@@ -174,10 +173,8 @@ def _extended(fit: Any, design: Design, random_seed: int | None) -> Any:
             if not more:
                 continue
             flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in draws.items()}
-            vals, vecs = np.linalg.eigh(block_covariance(flat, p, block))
-            root = vecs * np.sqrt(np.maximum(vals, 0.0))[:, None, :]
-            normal = rng.standard_normal((len(root), more, len(block.columns)))
-            fresh = np.einsum("skl,sjl->sjk", root, normal)
+            root = effect_root(block_covariance(flat, p, block))
+            fresh = draw_effects(root, more, rng)
             draws[name] = np.concatenate([b, fresh.reshape(*b.shape[:2], *fresh.shape[1:])], axis=2)
     return replace(fit, design=design, _parameters=draws, _kept={})
 

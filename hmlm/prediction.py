@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from hmlm.averaging import average_outcome
-from hmlm.design import Design
+from hmlm.design import Block, Design, Predictor
 from hmlm.errors import HmlmError
 from hmlm.expectation import category_probabilities, draw_outcomes, expected_outcome
 from hmlm.families import PARAMETERS
@@ -44,6 +44,23 @@ def effect_covariance(estimates: Any, sd_name: str, cor_name: str) -> np.ndarray
     cor = estimates[cor_name] if cor_name in estimates else np.eye(q)
     # A correlation with an effect of variance zero is blank, and weighs nothing.
     return sd[..., :, None] * np.nan_to_num(np.asarray(cor)) * sd[..., None, :]
+
+
+def block_covariance(values: Mapping[str, np.ndarray], p: Predictor, block: Block) -> np.ndarray:
+    """Return the covariance matrices D of the effects of one block, shape (draws, q, q)."""
+    return effect_covariance(values, p.named(f"sd_{block.group}"), p.named(f"cor_{block.group}"))
+
+
+def effect_root(D: np.ndarray) -> np.ndarray:
+    """Return roots R of covariance matrices, D = R R', singular ones among them, (..., q, q)."""
+    values, vectors = np.linalg.eigh(D)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :])
+
+
+def draw_effects(root: np.ndarray, levels: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw effects of new levels, (draws, levels, q), from roots of shape (draws, q, q)."""
+    normal = rng.standard_normal((len(root), levels, root.shape[-1]))
+    return np.asarray(np.einsum("skl,sjl->sjk", root, normal))
 
 
 def chosen_draws(fit: Any, modes: Mapping[str, GroupMode]) -> dict[str, np.ndarray]:
@@ -147,8 +164,7 @@ def _linear_variances(
         for block, Z in zip(p.blocks, arrays.Z, strict=True):
             if rows.mode(block.group) != "average":
                 continue
-            g = block.group
-            D = effect_covariance(posterior, p.named(f"sd_{g}"), p.named(f"cor_{g}"))
+            D = block_covariance(posterior, p, block)
             z = Z[part]
             pairs = (z[:, :, None] * z[:, None, :]).reshape(len(z), -1)
             own = np.maximum(D.reshape(len(D), -1) @ pairs.T, 0.0)
@@ -272,15 +288,12 @@ def new_groups(
                 continue
             if design.spec.pooling == "none":
                 group_modes(design, "new")
-            g = block.group
-            D = effect_covariance(posterior, p.named(f"sd_{g}"), p.named(f"cor_{g}"))
-            vals, vecs = np.linalg.eigh(D)
-            root = vecs * np.sqrt(np.maximum(vals, 0.0))[:, None, :]
+            root = effect_root(block_covariance(posterior, p, block))
             J, q = int(new_index.max()) + 1, len(block.columns)
             draw: Any = _level_by_level(root, int(rng.integers(2**62)))
             if n_draws * J * q <= HELD_EFFECTS:
-                draw = np.einsum("skl,sjl->sjk", root, rng.standard_normal((n_draws, J, q)))
-            found[p.named(f"b_{g}")] = draw
+                draw = draw_effects(root, J, rng)
+            found[p.named(f"b_{block.group}")] = draw
     return found
 
 

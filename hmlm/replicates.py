@@ -15,7 +15,13 @@ from hmlm.errors import HmlmError, counted
 from hmlm.expectation import category_probabilities, draw_outcomes
 from hmlm.likelihoods.exponential import row_likelihood
 from hmlm.new_rows import new_rows
-from hmlm.prediction import family_values, linear_predictors, new_groups
+from hmlm.prediction import (
+    effect_covariance,
+    effect_root,
+    family_values,
+    linear_predictors,
+    new_groups,
+)
 from hmlm.version import __version__
 
 if TYPE_CHECKING:
@@ -194,12 +200,9 @@ def _estimated_effects(fit: Any, draws: int, rng: np.random.Generator) -> dict[s
     roots, pieces = [], []
     n = len(design.y)
     for block in design.blocks:
-        sd = np.asarray(fit.estimates[f"sd_{block.group}"])
-        cor = np.asarray(fit.estimates.get(f"cor_{block.group}", np.eye(len(sd))))
-        D = np.outer(sd, sd) * np.nan_to_num(cor)
-        lengths, axes = np.linalg.eigh(D)
-        roots.append(axes * np.sqrt(np.maximum(lengths, 0.0)))
-        q, J = len(sd), len(block.levels)
+        D = effect_covariance(fit.estimates, f"sd_{block.group}", f"cor_{block.group}")
+        roots.append(effect_root(D))
+        q, J = len(D), len(block.levels)
         columns = block.index[:, None] * q + np.arange(q)
         place = (np.repeat(np.arange(n), q), columns.ravel())
         pieces.append(sparse.csr_array(((block.Z @ roots[-1]).ravel(), place), (n, J * q)))

@@ -10,9 +10,9 @@ import pandas as pd
 
 from hmlm.design import Block, Design, find_block
 from hmlm.errors import HmlmError, listed, suggest
+from hmlm.prediction import block_covariance
 from hmlm.variance_parts import (
     Parts,
-    block_covariance,
     check_pooled,
     check_prob,
     fit_values,

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from hmlm.design import Block, Design, Predictor
+from hmlm.design import Design
 from hmlm.errors import HmlmError
 from hmlm.expectation import expected_outcome
 from hmlm.families import Family
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.links import from_link, to_link
 from hmlm.new_rows import new_rows
-from hmlm.prediction import effect_covariance, family_values, linear_predictors
+from hmlm.prediction import block_covariance, family_values, linear_predictors
 from hmlm.spec import POOLING_WORDS
 
 Values = Mapping[str, np.ndarray]
@@ -99,11 +99,6 @@ def fit_values(fit: Any, effects: bool = False) -> dict[str, np.ndarray]:
         for name, value in fit.estimates.items()
         if effects or not name.startswith("b_")
     }
-
-
-def block_covariance(values: Values, p: Predictor, block: Block) -> np.ndarray:
-    """Return D of every draw, shape (draws, q, q)."""
-    return effect_covariance(values, p.named(f"sd_{block.group}"), p.named(f"cor_{block.group}"))
 
 
 def group_variance(D: np.ndarray, Z: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numba as nb
 from numba import types
 from numba.extending import intrinsic
 
@@ -24,6 +25,15 @@ def as_doubles(typingctx, pointer):  # type: ignore[no-untyped-def]
         return builder.bitcast(args[0], context.get_value_type(types.CPointer(types.double)))
 
     return signature, codegen
+
+
+@nb.cfunc(EXPAND, cache=True, error_model="numpy")
+def expand_address(dim, size, x_, out_, data):  # type: ignore[no-untyped-def]
+    """Keep coordinates as they are, to be transformed after sampling."""
+    x, out = nb.carray(x_, (dim,)), nb.carray(out_, (size,))
+    for i in range(int(dim)):
+        out[i] = x[i]
+    return 0
 
 
 def fingerprint(modules: Iterable[Any]) -> int:

@@ -2,7 +2,7 @@
 
 `log_density` puts prior, transformation and marginal likelihood together. `logp_address` is the
 same as a C function on raw pointers that returns 0, or a positive code where value or gradient are
-not finite; `expand_address` keeps coordinates as they are, to be transformed after sampling.
+not finite.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hmlm.likelihoods import (
     sampled_kernel,
     tree_kernel,
 )
-from hmlm.likelihoods.compiled import EXPAND, LOGP, as_doubles, fingerprint
+from hmlm.likelihoods.compiled import LOGP, as_doubles, fingerprint
 from hmlm.likelihoods.effect_kernel import draw_tree_effects as _draw_tree_effects
 from hmlm.likelihoods.kernel import (
     BLOCK,
@@ -246,7 +246,7 @@ def _level_place(b, level):  # type: ignore[no-untyped-def]
     return at, int(b[int(b[11]) + LEVEL * level + 1])
 
 
-def _compile(mark: int) -> tuple[Any, Any, Any, Any, Any]:
+def _compile(mark: int) -> tuple[Any, Any, Any, Any]:
     @nb.njit(cache=True, nogil=True, error_model="numpy")
     def density(x, b, g):  # type: ignore[no-untyped-def]
         if mark == 0:
@@ -269,15 +269,6 @@ def _compile(mark: int) -> tuple[Any, Any, Any, Any, Any]:
                 return 3
         return 0
 
-    @nb.cfunc(EXPAND, cache=True, error_model="numpy")
-    def expand(dim, size, x_, out_, data):  # type: ignore[no-untyped-def]
-        if mark == 0:
-            return 4
-        x, out = nb.carray(x_, (dim,)), nb.carray(out_, (size,))
-        for i in range(int(dim)):
-            out[i] = x[i]
-        return 0
-
     @nb.njit(cache=True, nogil=True, error_model="numpy")
     def draw(b, n_levels, V, Lambdas, sigmas, normals, out):  # type: ignore[no-untyped-def]
         if mark != 0:
@@ -288,10 +279,10 @@ def _compile(mark: int) -> tuple[Any, Any, Any, Any, Any]:
         if mark != 0:
             draw_fine_effects(S, B, starts, columns, values, V, rest, Lambdas, sigmas, normals, out)
 
-    return density, logp, expand, draw, draw_fine
+    return density, logp, draw, draw_fine
 
 
-log_density, logp_address, expand_address, draw_tree_effects, draw_fine_given_rest = _compile(
+log_density, logp_address, draw_tree_effects, draw_fine_given_rest = _compile(
     fingerprint(
         [
             class_kernel,

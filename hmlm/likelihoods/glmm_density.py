@@ -27,12 +27,12 @@ from hmlm.likelihoods import (
     table_kernel,
     vector_kernel,
 )
-from hmlm.likelihoods.compiled import EXPAND, LOGP, as_doubles, fingerprint
+from hmlm.likelihoods.compiled import LOGP, as_doubles, fingerprint
 from hmlm.likelihoods.family_kernel import likelihood_rows
 from hmlm.likelihoods.glmm_kernel import draw_all_effects, glmm_density
 
 
-def _compile(mark: int) -> tuple[Any, Any, Any, Any]:
+def _compile(mark: int) -> tuple[Any, Any, Any]:
     @nb.cfunc(LOGP, cache=True, error_model="numpy")
     def logp(dim, x_, g_, value_, data):  # type: ignore[no-untyped-def]
         if mark == 0:
@@ -49,15 +49,6 @@ def _compile(mark: int) -> tuple[Any, Any, Any, Any]:
                 return 3
         return 0
 
-    @nb.cfunc(EXPAND, cache=True, error_model="numpy")
-    def expand(dim, size, x_, out_, data):  # type: ignore[no-untyped-def]
-        if mark == 0:
-            return 4
-        x, out = nb.carray(x_, (dim,)), nb.carray(out_, (size,))
-        for i in range(int(dim)):
-            out[i] = x[i]
-        return 0
-
     @nb.njit(cache=True, nogil=True, error_model="numpy")
     def draw(b, X, out):  # type: ignore[no-untyped-def]
         if mark != 0:
@@ -69,10 +60,10 @@ def _compile(mark: int) -> tuple[Any, Any, Any, Any]:
             return np.nan
         return likelihood_rows(family, link, y, n, w, m, eta, p1, p2, cuts, d, d1, d2, d_cuts)
 
-    return logp, expand, draw, likelihood
+    return logp, draw, likelihood
 
 
-logp_address, expand_address, draw_effects, row_likelihood = _compile(
+logp_address, draw_effects, row_likelihood = _compile(
     fingerprint(
         [
             compiled,

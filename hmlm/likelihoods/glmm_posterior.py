@@ -109,7 +109,8 @@ class RowPosterior:
     @property
     def addresses(self) -> tuple[int, int]:
         """Addresses of the compiled density and of the function that copies coordinates."""
-        from hmlm.likelihoods.glmm_density import expand_address, logp_address
+        from hmlm.likelihoods.compiled import expand_address
+        from hmlm.likelihoods.glmm_density import logp_address
 
         return logp_address.address, expand_address.address
 

@@ -75,7 +75,8 @@ class Posterior:
     @property
     def addresses(self) -> tuple[int, int]:
         """Addresses of the compiled density and of the function that copies coordinates."""
-        from hmlm.likelihoods.density import expand_address, logp_address
+        from hmlm.likelihoods.compiled import expand_address
+        from hmlm.likelihoods.density import logp_address
 
         return logp_address.address, expand_address.address
 
