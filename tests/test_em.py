@@ -5,8 +5,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from conftest import RECORDED
-from support import make, outcome_covariance, simulate
+from support import RECORDED, make, outcome_covariance, simulate
 
 from hmlm.comparison import compare
 from hmlm.datasets import load_dataset
