@@ -42,7 +42,7 @@ def test_a_slope_has_the_line_of_its_interaction(radon):
     np.testing.assert_allclose(
         points[:, 1] - expected, fit.effects["county"].modes[:, 1], atol=1e-10
     )
-    assert not ax.texts
+    assert [t.get_text() for t in ax.texts] == ["Areas of markers: rows of each group."]
 
 
 def test_other_predictors_of_groups_are_held(radon):

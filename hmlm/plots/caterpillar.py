@@ -10,7 +10,17 @@ from hmlm.design import find_block
 from hmlm.display import clip
 from hmlm.errors import HmlmError, listed, suggest
 from hmlm.palette import GREY, distinct_styles
-from hmlm.plots.canvas import PLAIN, add_note, is_bayesian, look, new_axes, set_labels
+from hmlm.plots.canvas import (
+    PLAIN,
+    add_note,
+    drawn_groups,
+    group_areas,
+    is_bayesian,
+    look,
+    new_axes,
+    place_legend,
+    set_labels,
+)
 from hmlm.plots.sizes import (
     DASHES,
     check_figure_prob,
@@ -55,7 +65,8 @@ def plot_caterpillar(
     Returns
     -------
     matplotlib Axes
-        A row for each group. More than 60 have no labels, and intervals of one fit alone.
+        A row for each group. More than 60 have no labels, and intervals of one fit alone; of more
+        than 1,000 a random sample of 1,000 is drawn, the same each time, and the figure says so.
 
     Raises
     ------
@@ -84,11 +95,13 @@ def plot_caterpillar(
     first = blocks[0]
     name = first.columns[pick_column(first, column)]
     kinds = [estimate_kind(f.design, b) for f, b in zip(fits, blocks, strict=True)]
+    places, sampled = drawn_groups(len(first.levels))
+    levels = first.levels[places]
     figures = [
-        group_figures(f, b, name, kind, first.levels, prob)
+        group_figures(f, b, name, kind, levels, prob)
         for f, b, kind in zip(fits, blocks, kinds, strict=True)
     ]
-    J = len(first.levels)
+    J = len(levels)
     labelled = J <= MOST_LABELS
     order = np.argsort(figures[0].estimate, kind="stable")  # blank ones last
     drawn = [f.design.spec.pooling != "complete" or kinds[k] == "line" for k, f in enumerate(fits)]
@@ -98,6 +111,7 @@ def plot_caterpillar(
         ax = new_axes(1, 1, size or (6.2, float(np.clip(height, 2.6, 14.0))))[0, 0]
     styles = distinct_styles([(f.design.spec.pooling, is_bayesian(f)) for f in fits])
     alpha = 1.0 if labelled else float(np.clip(6.0 / np.sqrt(J), 0.35, 0.9))
+    areas, meaning = group_areas(first.sizes[places][order], 24.0 if labelled else 5.0)
     handles, slot = [], 0
     with look():
         for fit, own, style, rows in zip(fits, figures, styles, drawn, strict=True):
@@ -116,7 +130,7 @@ def plot_caterpillar(
             ax.scatter(
                 own.estimate[order],
                 place,
-                s=24 if labelled else 5,
+                s=areas,
                 marker="o" if is_bayesian(fit) or count == 1 else "D",
                 linewidths=0,
                 zorder=2.5 - 0.05 * slot,
@@ -129,18 +143,13 @@ def plot_caterpillar(
         ax.set_ylim(-0.8, J - 0.2)
         ax.set_yticks([])
         if labelled:
-            ax.set_yticks(range(J), [clip(first.levels[j], 24) for j in order], **PLAIN)
+            ax.set_yticks(range(J), [clip(levels[j], 24) for j in order], **PLAIN)
             ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
         set_labels(ax, x=name, y=name_of_group)
-        names = [f.label for f in fits]
-        legend = ax.legend(
-            handles, names, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(3, len(fits))
-        )
-        for text in legend.get_texts():
-            text.set_parse_math(False)
         ax.set_title(f"{prob:.0%} intervals", loc="right", fontsize=8.5, color=GREY)
-        notes = _notes(fits, figures)
+        place_legend(ax, handles, [f.label for f in fits], 3)
+        notes = [*sampled, *_notes(fits, figures), *meaning]
         if not labelled and count > 1:
             notes.append(f"Intervals are those of {fits[drawn.index(True)].label} alone.")
         add_note(ax, notes)

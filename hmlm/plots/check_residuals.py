@@ -88,9 +88,10 @@ def plot_rootogram(
     ends = root - own
     outside = (ends < low) | (ends > high)
     with look():
-        ax.fill_between(
-            at, low, high, step="mid", color=BLUE, alpha=0.2, linewidth=0, label="replicates, 95%"
-        )
+        # The band has steps as wide as the bars, those at both ends too.
+        steps = np.append(at - width / 2, at[-1] + width / 2)
+        shade = {"color": BLUE, "alpha": 0.2, "linewidth": 0, "label": "replicates, 95%"}
+        ax.fill_between(steps, *(np.append(v, v[-1]) for v in (low, high)), step="post", **shade)
         for which, color, label in (
             (~outside, GREY, "data"),
             (outside, VERMILION, "data outside the band"),
@@ -100,6 +101,7 @@ def plot_rootogram(
                 ax.bar(at[which], own[which], bottom=ends[which], **shape)
         ax.plot(at, root, "o-", color=BLUE, markersize=3.5, linewidth=1.4, label="expected")
         ax.axhline(0.0, color=INK, linewidth=0.8)
+        ax.set_xlim(at[0] - 0.75 * width, at[-1] + 0.75 * width)
         ax.xaxis.get_major_locator().set_params(integer=True)
         more = f" (last bar: {last * width} or more)" if design.y.max() > last * width else ""
         set_labels(ax, x=f"{design.spec.outcome}{more}", y="root of the number of rows")

@@ -12,7 +12,15 @@ from hmlm.display import clip
 from hmlm.errors import HmlmError, counted, listed, suggest
 from hmlm.group_statistics import group_averages
 from hmlm.palette import BLUE, GREY, INK, VERMILION
-from hmlm.plots.canvas import PLAIN, look, new_axes, set_labels
+from hmlm.plots.canvas import (
+    PLAIN,
+    add_note,
+    drawn_groups,
+    look,
+    new_axes,
+    place_legend,
+    set_labels,
+)
 from hmlm.replicates import Replicated, draw_replicates
 
 MOST_CURVES = 60
@@ -80,9 +88,7 @@ def plot_ppc(
             _draw_bars(ax, design, replicates)
         else:
             _draw_densities(ax, design, replicates)
-        legend = ax.legend()
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        place_legend(ax, *ax.get_legend_handles_labels(), loc="best")
     return ax
 
 
@@ -197,7 +203,8 @@ def plot_ppc_groups(
     """Draw the mean outcome of every group, or its share, beside the interval of replicates.
 
     Groups stand in the order of their means. Those outside of their interval are marked; with the
-    groups of the data about 1 - `prob` of them or fewer would be.
+    groups of the data about 1 - `prob` of them or fewer would be. Of more than 1,000 groups a
+    random sample of 1,000 is drawn, the same each time, and the figure says so.
 
     Parameters
     ----------
@@ -251,6 +258,10 @@ def plot_ppc_groups(
     tails = [0.5 - prob / 2, 0.5, 0.5 + prob / 2]
     low, middle, high = np.quantile(replicates[:, order], tails, axis=0)
     outside = (own[order] < low) | (own[order] > high)
+    beyond = f"{int(outside.sum()):,} of {counted(J, 'group')}" if outside.any() else ""
+    places, notes = drawn_groups(J)
+    order, outside, J = order[places], outside[places], len(places)
+    low, middle, high = low[places], middle[places], high[places]
     if ax is None:
         ax = new_axes(1, 1, size or (min(max(0.28 * J + 2.2, 5.2), 8.6), 4.2))[0, 0]
     at = np.arange(J)
@@ -266,8 +277,8 @@ def plot_ppc_groups(
             ax.plot(at, middle, "_", color=BLUE, markersize=1.6 * thick, zorder=2)
         within = {"markersize": dot, "markeredgewidth": 0, "zorder": 3}
         ax.plot(at[~outside], own[order][~outside], "o", color=INK, label="data", **within)
-        if outside.any():
-            label = f"data outside ({int(outside.sum()):,} of {counted(J, 'group')})"
+        if beyond:
+            label = f"data outside ({beyond})"
             within["markersize"] = dot + 1.0
             ax.plot(at[outside], own[order][outside], "o", color=VERMILION, label=label, **within)
         if J <= MOST_LABELS:
@@ -282,9 +293,8 @@ def plot_ppc_groups(
             x=f"{group}, in order of the mean",
             y=f"{'share' if share else 'mean'} of {design.spec.outcome}",
         )
-        scale = max(1.0, 4.0 / dot)
-        above = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
-        ax.legend(ncols=3, markerscale=scale, **above)
+        place_legend(ax, *ax.get_legend_handles_labels(), markerscale=max(1.0, 4.0 / dot))
+        add_note(ax, notes)
     return ax
 
 

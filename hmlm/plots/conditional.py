@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,136 +12,25 @@ from scipy import optimize
 from hmlm.design import Block, Design
 from hmlm.display import clip
 from hmlm.errors import HmlmError, counted
-from hmlm.estimates import line_lead, total_lead
 from hmlm.fitting.maximum_likelihood import REML
 from hmlm.palette import COMPLETE, INK, NAVY, NONE, PARTIAL
-from hmlm.plots.canvas import PLAIN, add_note, group_block, is_bayesian, look, new_axes
+from hmlm.plots.canvas import (
+    PLAIN,
+    add_note,
+    drawn_groups,
+    group_areas,
+    group_block,
+    is_bayesian,
+    look,
+    new_axes,
+    place_legend,
+)
+from hmlm.plots.conditional_estimates import ConditionalEstimates, condition_on_sd
 from hmlm.plots.sizes import DASHES, check_axes, determined_groups, pick_column
 
 GRID = 121
 MOST_LABELS = 12
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class ConditionalEstimates:
-    """Estimates of J groups at T between-group sds.
-
-    Attributes
-    ----------
-    sds : ndarray, shape (T,)
-        The between-group sds tau.
-    mean, sd : ndarray, shape (T, J)
-        Conditional mean and sd of the groups' totals (or lines) given tau.
-    log_likelihood : ndarray, shape (T,)
-        Log restricted likelihood of tau, up to a constant.
-    sigma : ndarray, shape (T,)
-        Residual sd at each tau; one where the standard errors are known.
-    """
-
-    sds: np.ndarray
-    mean: np.ndarray
-    sd: np.ndarray
-    log_likelihood: np.ndarray
-    sigma: np.ndarray
-
-
-def condition_on_sd(
-    design: Design, block: Block, column: int, sds: np.ndarray, D: np.ndarray
-) -> ConditionalEstimates:
-    r"""Return what the groups' estimates would be if the between-group sd were known.
-
-    Given tau (and sigma), with a flat prior on beta, effects and totals are normal, with beta
-    integrated out exactly. With known standard errors nothing else is left. Otherwise sigma is at
-    its restricted maximum likelihood estimate given tau, and with several effects of a group the
-    other sds, and the correlations, are those of `D`.
-
-    Parameters
-    ----------
-    design : Design
-        A gaussian model with one grouping factor.
-    block : Block
-        Its effects.
-    column : int
-        Position of the effect whose sd is tau.
-    sds : ndarray, shape (T,)
-        Values of tau, zero or above.
-    D : ndarray, shape (q, q)
-        Covariance of the effects, whose row and column are rescaled to tau.
-
-    References
-    ----------
-    .. [1] Gelman et al. (2013), Bayesian Data Analysis, third edition, section 5.4.
-    """
-    w = np.ones(len(design.y)) if design.weights is None else design.weights
-    J, q = len(block.levels), len(block.columns)
-    Z, X, y = block.Z, design.X, design.response
-    own = np.column_stack([Z, X, y])
-    products = np.zeros((J, q, own.shape[1]))
-    np.add.at(products, block.index, (w[:, None] * Z)[:, :, None] * own[:, None, :])
-    rest = np.column_stack([X, y])
-    whole = (w[:, None] * rest).T @ rest
-    lead = line_lead(design, block)
-    if lead is None:
-        lead = np.broadcast_to(total_lead(design, block), (J, q, X.shape[1]))
-    factor = np.linalg.cholesky(_correlations(D))
-    base = np.sqrt(np.diagonal(D))
-
-    def parts(tau: float, sigma: float) -> tuple[Any, ...]:
-        scales = np.array(base)
-        scales[column] = tau
-        L = scales[:, None] * factor
-        M, R = products[:, :, :q] / sigma**2, products[:, :, q:] / sigma**2
-        K = np.eye(q) + L.T @ M @ L
-        P = L @ np.linalg.solve(K, np.broadcast_to(L.T, (J, q, q)))
-        total = whole / sigma**2 - np.einsum("jqa,jqr,jrb->ab", R, P, R)
-        A, c = total[:-1, :-1], total[:-1, -1]
-        beta = np.linalg.solve(A, c) if len(c) else c
-        n, p = len(y), len(c)
-        fit = -0.5 * (
-            np.linalg.slogdet(K)[1].sum()
-            + 2 * n * np.log(sigma)
-            + (np.linalg.slogdet(A)[1] if p else 0.0)
-            + float(total[-1, -1] - c @ beta)
-        )
-        return fit, P, R, A, beta
-
-    size = np.sqrt(whole[-1, -1] / len(y)) or 1.0
-    found: list[tuple[np.ndarray, np.ndarray, float, float]] = []
-    for tau in sds:
-        sigma = 1.0
-        if not design.known_se:
-            best = optimize.minimize_scalar(
-                lambda s, tau=tau: -parts(tau, float(np.exp(s)))[0],
-                bounds=(np.log(size) - 12, np.log(size) + 2),
-                method="bounded",
-                options={"xatol": 1e-7},
-            )
-            sigma = float(np.exp(best.x))
-        fit, P, R, A, beta = parts(float(tau), sigma)
-        gain = P @ R[:, :, :-1]
-        modes = np.einsum("jqr,jr->jq", P, R[:, :, -1])
-        left = (lead - gain)[:, column]
-        mean = modes[:, column] + left @ beta
-        variance = P[:, column, column]
-        if len(beta):
-            variance = variance + np.einsum("jp,pj->j", left, np.linalg.solve(A, left.T))
-        found.append((mean, np.sqrt(np.maximum(variance, 0.0)), fit, sigma))
-    return ConditionalEstimates(
-        sds=np.asarray(sds, dtype=float),
-        mean=np.array([f[0] for f in found]),
-        sd=np.array([f[1] for f in found]),
-        log_likelihood=np.array([f[2] for f in found]),
-        sigma=np.array([f[3] for f in found]),
-    )
-
-
-def _correlations(D: np.ndarray) -> np.ndarray:
-    """Return the correlations of D, no nearer to one than a Cholesky factor can be had."""
-    sd = np.sqrt(np.diagonal(D))
-    R = D / np.where(np.outer(sd, sd) > 0, np.outer(sd, sd), 1.0)
-    R = 0.999999 * R
-    np.fill_diagonal(R, 1.0)
-    return np.asarray(R)
+MOST_CURVES = 150  # more of them cover each other
 
 
 def plot_conditional(
@@ -226,12 +115,17 @@ def plot_conditional(
         heights = {"height_ratios": (3.2, 2.0, 1.5)}
         axes = new_axes(3, 1, size or (6.6, 7.4), sharex=True, gridspec_kw=heights)[:, 0]
     axes = check_axes(axes, 3)
+    drawn, notes = drawn_groups(len(block.levels), MOST_CURVES)
+    areas, meaning = group_areas(
+        block.sizes[drawn], float(np.clip(260 / np.sqrt(len(drawn)), 8, 36))
+    )
     with look():
-        _draw_curves(axes, curves, ends, block)
+        _draw_curves(axes, _some(curves, drawn), _some(ends, drawn), block.levels[drawn], areas)
         _draw_posterior(axes[2], curves, fit, block, k)
         at = float(grid[-1])
         ticks = [t for t in axes[2].get_xticks() if 0 <= t <= 0.97 * at]
         axes[2].set_xticks([*ticks, 1.1 * at], [*(f"{t:g}" for t in ticks), "\u221e"])
+        axes[2].get_xticklabels()[-1].set_fontsize(11.5)
         for ax in axes:
             ax.set_xlim(-0.03 * at, (1.32 if len(block.levels) <= MOST_LABELS else 1.15) * at)
         axes[0].set_ylabel(clip(block.columns[k], 40), **PLAIN)
@@ -244,8 +138,14 @@ def plot_conditional(
             ax.set_xlabel("")
         if not alone.all():
             blank = f"{(~alone).sum():,} of {counted(len(alone), 'group')}"
-            add_note(axes[2], [f"{blank} have no estimate of their own."])
+            notes.append(f"{blank} have no estimate of their own.")
+        add_note(axes[2], [*notes, *meaning])
     return axes
+
+
+def _some(curves: ConditionalEstimates, drawn: np.ndarray) -> ConditionalEstimates:
+    """Return the curves of some groups."""
+    return replace(curves, mean=curves.mean[:, drawn], sd=curves.sd[:, drawn])
 
 
 def _check_model(design: Design) -> None:
@@ -285,7 +185,9 @@ def _grid(design: Design, block: Block, k: int, estimate: float) -> np.ndarray:
     w = np.ones(len(design.y)) if design.weights is None else design.weights
     spread = 1.0
     if not design.known_se:
-        spread = float(np.std(design.response - design.X @ _least_squares(design)))
+        squares = ((design.response - design.X @ _least_squares(design)) ** 2).sum()
+        squares += 0.0 if design.cells is None else design.cells.rest
+        spread = float(np.sqrt(squares / design.n_rows))
     own = np.bincount(block.index, w * block.Z[:, k] ** 2, len(block.levels))
     error = spread / np.sqrt(np.median(own[own > 0])) if (own > 0).any() else spread
     top = max(2.5 * estimate, 2.2 * float(error))
@@ -297,11 +199,15 @@ def _least_squares(design: Design) -> np.ndarray:
 
 
 def _draw_curves(
-    axes: np.ndarray, curves: ConditionalEstimates, ends: ConditionalEstimates, block: Block
+    axes: np.ndarray,
+    curves: ConditionalEstimates,
+    ends: ConditionalEstimates,
+    levels: Any,
+    areas: np.ndarray,
 ) -> None:
     from matplotlib.collections import LineCollection
 
-    J, at = len(block.levels), float(curves.sds[-1])
+    J, at = len(levels), float(curves.sds[-1])
     alpha = float(np.clip(6.0 / np.sqrt(J), 0.25, 0.95))
     width = 1.4 if J <= 40 else 0.7
     far = 1.1 * at
@@ -317,21 +223,19 @@ def _draw_curves(
                 last, colors=PARTIAL, linestyles=":", linewidths=0.8, alpha=0.6 * alpha, zorder=1.9
             )
         )
-        area = float(np.clip(260 / np.sqrt(J), 8, 36))
-        ax.scatter(np.zeros(J), limits[0], s=area, color=COMPLETE, linewidths=0, zorder=2.3)
-        ax.scatter(
-            np.full(J, far), limits[1], s=area, color=NONE, linewidths=0, alpha=alpha, zorder=2.3
-        )
+        dots = {"s": areas, "linewidths": 0, "zorder": 2.3}
+        ax.scatter(np.zeros(J), limits[0], color=COMPLETE, alpha=alpha, **dots)
+        ax.scatter(np.full(J, far), limits[1], color=NONE, alpha=alpha, **dots)
         ax.autoscale_view()
         if J <= MOST_LABELS:
-            _name_lines(ax, limits[1], [clip(level, 14) for level in block.levels], far, step)
+            _name_lines(ax, limits[1], [clip(level, 14) for level in levels], far, step)
     handles = [
         axes[0].scatter([], [], s=30, color=COMPLETE, linewidths=0),
         LineCollection([], colors=PARTIAL, linewidths=1.6),
         axes[0].scatter([], [], s=30, color=NONE, linewidths=0),
     ]
     names = ["complete pooling", "given the between-group sd", "no pooling"]
-    axes[0].legend(handles, names, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
+    place_legend(axes[0], handles, names)
 
 
 def _name_lines(ax: Any, heights: np.ndarray, names: list[str], far: float, share: float) -> None:
@@ -343,6 +247,8 @@ def _name_lines(ax: Any, heights: np.ndarray, names: list[str], far: float, shar
     # The nearest places in this order that lie a step apart: least squares under that constraint.
     shift = step * np.arange(len(wanted))
     flat = optimize.isotonic_regression(wanted - shift).x
+    # Within the axes: bounds on an isotonic regression are had by cutting it off.
+    flat = np.clip(flat, low + 0.3 * step, max(high - shift[-1] - 0.3 * step, low + 0.3 * step))
     for place, j in zip(flat + shift, order, strict=True):
         ax.annotate(
             names[j],
@@ -379,6 +285,4 @@ def _draw_posterior(
         label="likelihood of the sd",
     )
     ax.set_ylim(bottom=0)
-    legend = ax.legend(loc="upper right")
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    place_legend(ax, *ax.get_legend_handles_labels(), loc="upper right")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hmlm.cells import needs_rows
 from hmlm.design import Design
 from hmlm.errors import HmlmError, listed, suggest
 from hmlm.plots.canvas import named_columns
@@ -48,8 +49,9 @@ def choose_axis(design: Design, group: str, x: str | None) -> Axis:
     Raises
     ------
     HmlmError
-        If `x` is no predictor of the model.
+        If `x` is no predictor of the model, or the model was fitted from sums over the rows.
     """
+    needs_rows(design.cells, "A figure of groups along a predictor", group)
     frame, spec = design.data.frame, design.spec
     texts = [spec.terms, *(t.terms for t in spec.group_terms)]
     own = [t.terms for t in spec.group_terms if t.group == group]
@@ -140,7 +142,7 @@ def predict_curves(
         else:
             grid = np.array([0.5, len(rows) + 0.5])
         grids.append(grid)
-        frames.append(_held(fit.design, rows, axis, grid))
+        frames.append(held_rows(fit.design, rows, axis, grid))
     table = pd.concat(frames, ignore_index=True)
     predicted = _only(fit, group).predict(table, kind="mean", groups="include", prob=prob)
     shifts = _other_effects(fit, group, members) if none else np.zeros(len(members))
@@ -160,7 +162,7 @@ def predict_curves(
     return curves
 
 
-def _held(design: Design, rows: np.ndarray, axis: Axis, grid: np.ndarray) -> pd.DataFrame:
+def held_rows(design: Design, rows: np.ndarray, axis: Axis, grid: np.ndarray) -> pd.DataFrame:
     """Return new rows of one group: the axis runs, everything else is held."""
     own = design.data.frame.iloc[rows]
     held: dict[Any, Any] = {}

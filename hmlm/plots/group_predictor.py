@@ -8,11 +8,21 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from hmlm.cells import needs_rows
 from hmlm.design import Block, Design
 from hmlm.errors import HmlmError, listed, suggest
 from hmlm.estimates import line_lead, total_lead
 from hmlm.palette import GREY, PARTIAL
-from hmlm.plots.canvas import add_note, group_block, is_bayesian, look, new_axes, set_labels
+from hmlm.plots.canvas import (
+    add_note,
+    drawn_groups,
+    group_areas,
+    group_block,
+    is_bayesian,
+    look,
+    new_axes,
+    set_labels,
+)
 from hmlm.plots.curves import categories_of
 from hmlm.plots.sizes import check_figure_prob, determined_groups, group_figures, pick_column
 
@@ -100,9 +110,12 @@ def plot_group_predictor(
     shift = lead[:, k] - at_own
     beta = np.asarray(fit.describe("beta", prob).estimate)
     moved = shift @ beta
-    figures = group_figures(fit, block, block.columns[k], "line", block.levels, prob)
+    drawn, notes = drawn_groups(len(block.levels))
+    figures = group_figures(fit, block, block.columns[k], "line", block.levels[drawn], prob)
+    own, moved = own[drawn], moved[drawn]
     middle, low, high = _band(fit, at_grid, prob)
-    J = len(block.levels)
+    J = len(drawn)
+    areas, meaning = group_areas(block.sizes[drawn], float(np.clip(220 / np.sqrt(J), 7, 34)))
     if ax is None:
         ax = new_axes(1, 1, size or (5.8, 4.2))[0, 0]
     alpha = float(np.clip(6.0 / np.sqrt(J), 0.3, 0.95))
@@ -121,7 +134,7 @@ def plot_group_predictor(
         ax.scatter(
             own,
             figures.estimate - moved,
-            s=float(np.clip(220 / np.sqrt(J), 7, 34)),
+            s=areas,
             color=PARTIAL,
             linewidths=0,
             alpha=alpha,
@@ -131,7 +144,8 @@ def plot_group_predictor(
         ax.set_title(fit.label, loc="left", parse_math=False)
         ax.set_title(f"{prob:.0%} intervals", loc="right", fontsize=8.5, color=GREY)
         if np.abs(shift[whole]).max(initial=0.0) > 1e-9 * max(1.0, np.abs(lead[:, k]).max()):
-            add_note(ax, ["Other predictors of groups are held at their average."])
+            notes.append("Other predictors of groups are held at their average.")
+        add_note(ax, [*notes, *meaning])
     return ax
 
 
@@ -145,6 +159,7 @@ def _group_values(design: Design, block: Block, x: str) -> np.ndarray:
             f"'{x}' is no predictor of the model.{suggest(x, known)} There are: "
             f"{listed(known) or 'none'}."
         )
+    needs_rows(design.cells, "A figure along a predictor of groups", block.group)
     if categories_of(design, x):
         raise HmlmError(f"'{x}' has categories: plot_group_predictor draws numbers.")
     values = design.data.frame[x].to_numpy(dtype=float)

@@ -19,6 +19,7 @@ from hmlm.plots.canvas import (
     level_positions,
     look,
     new_axes,
+    place_legend,
     set_labels,
 )
 from hmlm.plots.curves import Axis, Curve, choose_axis, predict_curves
@@ -90,36 +91,47 @@ def plot_groups(
     >>> axes[0].figure.savefig("subjects.png")  # doctest: +SKIP
     """
     design = _check_fits(fits)
-    group = _group_name(design, group)
+    group = _name_group(design, group)
     index, labels = design.data.index[group], design.data.levels[group]
     axis = choose_axis(design, group, x)
     places = _choose_levels(design, group, axis, levels)
     if columns < 1:
         raise HmlmError(f"columns is a number of panels in a row, not {columns}.")
-    panels = _panels(axes, len(places), columns, size, shared=axis.name is not None)
+    panels = make_panels(axes, len(places), columns, size, shared=axis.name is not None)
     members = [np.flatnonzero(index == j) for j in places]
     styles = distinct_styles([(f.design.spec.pooling, is_bayesian(f)) for f in fits])
-    sizes_differ = np.ptp(np.bincount(index)) > 0
+    sizes_differ = bool(np.ptp(np.bincount(index)) > 0)
     with look():
         for fit, style in zip(fits, styles, strict=True):
             curves = predict_curves(fit, design, group, members, axis, prob)
             for ax, curve in zip(panels, curves, strict=True):
                 _draw_curve(ax, curve, axis, style, band=fit is fits[0])
         for ax, rows, j in zip(panels, members, places, strict=True):
-            _draw_data(ax, design, rows, axis)
-            ax.set_title(_title(group, labels, j, places), loc="left", **PLAIN)
+            draw_data(ax, design, rows, axis)
+            title = panel_title(
+                group, labels, j, places, title_width(panels, columns, sizes_differ)
+            )
+            ax.set_title(title, loc="left", **PLAIN)
             if sizes_differ:
                 ax.set_title(f"n = {len(rows):,}", loc="right", fontsize=8.5, color=GREY)
-        _finish(panels, design, axis, columns, own=axes is None)
+        finish_panels(panels, design, axis, columns, own=axes is None)
         _add_legend(panels, fits, styles, prob, own=axes is None)
     return panels
 
 
-def _title(group: str, labels: pd.Index, level: int, places: list[int]) -> str:
+def panel_title(group: str, labels: pd.Index, level: int, places: list[int], width: int) -> str:
     """Name a panel: with the factor, unless that makes some title too long."""
     longest = max(len(str(labels[j])) for j in places)
-    lead = f"{group} " if len(group) + 1 + longest <= TITLE_WIDTH else ""
-    return lead + clip(labels[level], TITLE_WIDTH)
+    lead = f"{group} " if len(group) + 1 + longest <= width else ""
+    return lead + clip(labels[level], width)
+
+
+def title_width(panels: np.ndarray, columns: int, sizes: bool) -> int:
+    """Return how many letters of a title a panel has room for, beside the number of rows."""
+    figure = panels[0].figure
+    inches = min(figure.get_figwidth() / min(columns, len(panels)) - 0.2, 6.0)
+    letters = int((inches - (0.5 if sizes else 0.0)) / 0.075)
+    return int(np.clip(letters, 5, TITLE_WIDTH))
 
 
 def _check_fits(fits: tuple[Any, ...]) -> Design:
@@ -136,7 +148,7 @@ def _check_fits(fits: tuple[Any, ...]) -> Design:
     return design
 
 
-def _group_name(design: Design, group: str | None) -> str:
+def _name_group(design: Design, group: str | None) -> str:
     known = design.data.groups
     if not known:
         raise HmlmError("the formula has no group term, so there are no groups to draw.")
@@ -156,7 +168,7 @@ def _choose_levels(
     index, labels = design.data.index[group], design.data.levels[group]
     if levels is None or isinstance(levels, (int, np.integer)):
         wanted = DEFAULT_PANELS if levels is None else int(levels)
-        found = _spread(design, index, axis, min(wanted, len(labels)))
+        found = spread_levels(design, index, axis, min(wanted, len(labels)))
     else:
         chosen = [levels] if isinstance(levels, str) else list(levels)
         found = level_positions(labels, chosen, group)
@@ -168,7 +180,7 @@ def _choose_levels(
     return found
 
 
-def _spread(design: Design, index: np.ndarray, axis: Axis, wanted: int) -> list[int]:
+def spread_levels(design: Design, index: np.ndarray, axis: Axis, wanted: int) -> list[int]:
     """Choose groups that differ in size and estimate: two from each of wanted / 2 strata."""
     if wanted < 1:
         return []
@@ -194,9 +206,10 @@ def _spread(design: Design, index: np.ndarray, axis: Axis, wanted: int) -> list[
     return sorted(found)
 
 
-def _panels(
+def make_panels(
     axes: Any, wanted: int, columns: int, size: tuple[float, float] | None, shared: bool
 ) -> np.ndarray:
+    """Return the axes of panels of groups: those given, or those of a new figure."""
     if axes is not None:
         given = np.ravel(np.asarray(axes, dtype=object))
         if len(given) < wanted:
@@ -221,6 +234,13 @@ def _draw_curve(ax: Any, curve: Curve, axis: Axis, style: Style, band: bool) -> 
         if band:
             ax.fill_between(curve.x, curve.lower, curve.upper, **shade)
         ax.plot(curve.x, curve.estimate, **style.line)
+        if len(curve.x) == 1:  # all rows of the group at one value: a point is no line
+            if band and np.isfinite(curve.lower).all():
+                whole = {"color": style.color, "linewidth": 1.2, "zorder": style.zorder}
+                ax.vlines(curve.x, curve.lower, curve.upper, **whole)
+            bare = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.6}
+            mark = {"linestyle": "", "marker": "D", "markeredgecolor": style.color, **bare}
+            ax.plot(curve.x, curve.estimate, zorder=3.2, **mark)
         return
     half = 0.32
     for k, at in enumerate(curve.x):
@@ -230,7 +250,8 @@ def _draw_curve(ax: Any, curve: Curve, axis: Axis, style: Style, band: bool) -> 
         ax.plot(ends, [curve.estimate[k]] * 2, **style.line)
 
 
-def _draw_data(ax: Any, design: Design, rows: np.ndarray, axis: Axis) -> None:
+def draw_data(ax: Any, design: Design, rows: np.ndarray, axis: Axis) -> None:
+    """Draw the outcomes of one group."""
     y = design.shares[rows]
     if axis.name is None:
         places = np.arange(1.0, len(rows) + 1)
@@ -256,7 +277,10 @@ def _draw_data(ax: Any, design: Design, rows: np.ndarray, axis: Axis) -> None:
     )
 
 
-def _finish(panels: np.ndarray, design: Design, axis: Axis, columns: int, own: bool) -> None:
+def finish_panels(panels: np.ndarray, design: Design, axis: Axis, columns: int, own: bool) -> None:
+    """Tick and label panels of groups."""
+    from matplotlib.ticker import MaxNLocator
+
     for ax in panels:
         if axis.categories:
             names = [clip(c, 14) for c in axis.categories]
@@ -265,18 +289,18 @@ def _finish(panels: np.ndarray, design: Design, axis: Axis, columns: int, own: b
             if max(map(len, names)) * len(names) > 26:
                 ax.tick_params(axis="x", rotation=45)
         elif axis.name is None:
-            ax.xaxis.get_major_locator().set_params(integer=True)
+            ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
         else:
             distinct = np.unique(design.data.frame[axis.name].to_numpy(dtype=float))
             if len(distinct) <= 5:
                 ax.set_xticks(distinct)
             ax.margins(x=0.06)
         if not own:
-            set_labels(ax, x=axis.label, y=_outcome_label(design))
+            set_labels(ax, x=axis.label, y=outcome_label(design))
     if own:
         figure = panels[0].figure
         figure.supxlabel(clip(axis.label, 60), fontsize=10, color=INK, **PLAIN)
-        figure.supylabel(clip(_outcome_label(design), 60), fontsize=10, color=INK, **PLAIN)
+        figure.supylabel(clip(outcome_label(design), 60), fontsize=10, color=INK, **PLAIN)
 
 
 def _add_legend(
@@ -292,15 +316,12 @@ def _add_legend(
     names = ["data", f"{fits[0].label}, {prob:.0%} interval", *(f.label for f in fits[1:])]
     if own:
         figure = panels[0].figure
-        in_row = max(1, min(len(names), int(figure.get_figwidth() // 1.7)))
-        legend = figure.legend(handles, names, loc="outside upper left", ncols=in_row)
+        place_legend(figure, handles, names, loc="outside upper left")
     else:
-        legend = panels[0].legend(handles, names)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+        place_legend(panels[0], handles, names, loc="best")
 
 
-def _outcome_label(design: Design) -> str:
+def outcome_label(design: Design) -> str:
     """Return what the vertical axis shows: of counts out of trials their share."""
     spec = design.spec
     return spec.outcome if spec.trials is None else f"{spec.outcome} / {spec.trials}"

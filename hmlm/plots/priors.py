@@ -81,6 +81,7 @@ def plot_priors(fit_or_model: Any, parameters: Sequence[str] | None = None) -> A
     wide = min(4, max(1, round(len(shown) ** 0.5 + 0.49)))
     tall = -(-len(shown) // wide)
     axes = new_axes(tall, wide, (2.7 * wide + 0.3, 1.9 * tall + 0.7))
+    axes.flat[0].figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     bayes = style(design.spec.pooling, bayesian=True)
     with look():
         for ax, panel in zip(axes.flat, shown, strict=False):

@@ -13,7 +13,7 @@ from hmlm.design import Block, Design, make_design
 from hmlm.errors import HmlmError, listed, suggest
 from hmlm.estimates import line_lead, total_lead
 from hmlm.fitting.classical_methods import classical_methods
-from hmlm.plots.canvas import group_block
+from hmlm.plots.canvas import group_block, group_numbers
 from hmlm.spec import with_pooling
 
 
@@ -83,12 +83,13 @@ def gather_pulls(
             )
     kind = "total" if line_lead(design, block) is None else "line"
     place = [block.columns.index(c) for c in chosen]
-    partial = np.asarray(partial_fit.describe(f"{kind}_{block.group}", 0.95).estimate)
+    every = slice(None)
+    partial = group_numbers(partial_fit, f"{kind}_{block.group}", every, place)[0]
     return Pulls(
         levels=block.levels,
         sizes=block.sizes,
         columns=chosen,
-        partial=partial[:, place],
+        partial=partial,
         none=_own_estimates(none_fit, block, chosen),
         mean=_average_line(partial_fit, partial_fit, block)[place],
         complete=_average_line(complete_fit, partial_fit, block)[place],
@@ -122,8 +123,8 @@ def _own_estimates(none_fit: Any, block: Block, chosen: tuple[str, ...]) -> np.n
             f"none_fit lacks {listed(absent or block.levels[places < 0])}: fit the same model to "
             "the same rows."
         )
-    estimate = np.asarray(none_fit.describe(f"total_{block.group}", 0.95).estimate)
-    return estimate[np.ix_(places, [own.columns.index(c) for c in chosen])]
+    columns = [own.columns.index(c) for c in chosen]
+    return group_numbers(none_fit, f"total_{block.group}", places, columns)[0]
 
 
 def _average_line(fit: Any, partial_fit: Any, block: Block) -> np.ndarray:

@@ -11,7 +11,16 @@ from hmlm.design import Design
 from hmlm.display import clip
 from hmlm.errors import HmlmError
 from hmlm.palette import GREY, PARTIAL, style
-from hmlm.plots.canvas import PLAIN, group_block, is_bayesian, look, new_axes
+from hmlm.plots.canvas import (
+    PLAIN,
+    add_note,
+    drawn_groups,
+    group_areas,
+    group_block,
+    is_bayesian,
+    look,
+    new_axes,
+)
 from hmlm.plots.sizes import check_axes, check_figure_prob, estimate_kind, pick_column
 
 MOST_LABELS = 60
@@ -132,7 +141,8 @@ def plot_ranks(
     -------
     ndarray of matplotlib Axes
         Two: ranks, with the best mean rank on top, and probabilities of rank 1. More than 60
-        groups have no labels.
+        groups have no labels. Of more than 1,000 groups a random sample of 1,000 is drawn (ranks
+        are those among all), the same each time; the figure says so.
 
     Raises
     ------
@@ -152,6 +162,9 @@ def plot_ranks(
     ('A', 'probability of rank 1')
     """
     table = rank_groups(fit, group, column, best=best, prob=prob)
+    every = len(table)
+    drawn, notes = drawn_groups(every)
+    table = table.assign(size=group_block(fit.design, group).sizes).iloc[drawn]
     table = table.sort_values("rank", kind="stable", ignore_index=True)
     J = len(table)
     labelled = J <= MOST_LABELS
@@ -167,24 +180,25 @@ def plot_ranks(
     at = np.arange(J)
     alpha = 1.0 if labelled else float(np.clip(6.0 / np.sqrt(J), 0.35, 0.9))
     own: dict[str, Any] = {"color": color, "alpha": alpha}
+    areas, meaning = group_areas(table["size"].to_numpy(), 26.0 if labelled else 6.0)
     with look():
         axes[0].hlines(
             at, table["lower"], table["upper"], linewidth=1.8 if labelled else 0.7, zorder=2, **own
         )
-        axes[0].scatter(
-            table["rank"], at, s=26 if labelled else 6, linewidths=0, zorder=2.3, color=color
-        )
-        pad = 0.02 * J + 0.3
-        axes[0].set_xlim(1 - pad, J + pad)
+        axes[0].scatter(table["rank"], at, s=areas, linewidths=0, zorder=2.3, color=color)
+        pad = 0.02 * every + 0.3
+        axes[0].set_xlim(1 - pad, every + pad)
         axes[0].xaxis.get_major_locator().set_params(integer=True, steps=[1, 2, 5, 10])
+        axes[0].set_xticks([t for t in axes[0].get_xticks() if 1 <= t <= every])
+        axes[0].set_xlim(1 - pad, every + pad)
         axes[0].set_xlabel(f"rank of {clip(table['term'][0], 30)} (1 is {best})", **PLAIN)
         axes[0].set_ylabel(clip(table["group"][0], 40), **PLAIN)
         axes[0].set_title(fit.label, loc="left", parse_math=False)
         axes[0].set_title(f"mean and {prob:.0%} interval", loc="right", fontsize=8.5, color=GREY)
-        # Bars of some hundred groups are thinner than a pixel: their edges make them visible.
-        axes[1].barh(
-            at, table["best"], 0.72, color=color, linewidth=0 if labelled else 0.8, ec=color
-        )
+        if labelled:
+            axes[1].barh(at, table["best"], 0.72, color=color, linewidth=0)
+        else:  # bars of some hundred groups are thinner than a pixel
+            axes[1].hlines(at, 0, table["best"], color=color, linewidth=1.0)
         axes[1].set_xlim(0, max(1.15 * float(table["best"].max()), 0.05))
         axes[1].set_xlabel("probability of rank 1")
         axes[0].set_ylim(J - 0.4, -0.6)
@@ -196,4 +210,5 @@ def plot_ranks(
         )
         for ax in axes:
             ax.tick_params(axis="y", length=0)
+        add_note(axes[0], [*notes, *meaning])
     return axes

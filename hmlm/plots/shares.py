@@ -10,7 +10,7 @@ import pandas as pd
 from hmlm.display import clip
 from hmlm.errors import HmlmError
 from hmlm.palette import GREY, distinct_styles
-from hmlm.plots.canvas import PLAIN, add_note, is_bayesian, look, new_axes
+from hmlm.plots.canvas import PLAIN, add_note, is_bayesian, look, new_axes, place_legend
 from hmlm.variance import split_variance
 
 MOST_FITS = 5
@@ -99,17 +99,9 @@ def plot_variance(
         shown = [0.0, 0.25, 0.5, 0.75, 1.0]
         ax.set_xticks(shown, [f"{t:.0%}" for t in shown])
         ax.set_xlabel("share of the variance")
-        legend = ax.legend(
-            handles,
-            [f.label for f in fits],
-            loc="lower left",
-            bbox_to_anchor=(0, 1.0),
-            ncols=min(3, len(fits)),
-        )
-        for text in legend.get_texts():
-            text.set_parse_math(False)
         if any(table["share_lower"].notna().any() for table in tables):
             ax.set_title(f"{prob:.0%} intervals", loc="right", fontsize=8.5, color=GREY)
+        place_legend(ax, handles, [f.label for f in fits], 3)
         if any(table["share_lower"].isna().all() for table in tables):
             add_note(ax, ["Classical fits have no intervals of shares."])
     return ax

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,21 @@ import numpy as np
 from hmlm.display import clip
 from hmlm.errors import counted, listed
 from hmlm.palette import COMPLETE, INK, NONE, PARTIAL
-from hmlm.plots.canvas import PLAIN, add_note, look, marker_areas, new_axes, set_labels
+from hmlm.plots.canvas import (
+    PLAIN,
+    add_note,
+    drawn_groups,
+    group_areas,
+    look,
+    new_axes,
+    place_legend,
+    set_labels,
+)
 from hmlm.plots.pulls import Pulls, gather_pulls
 
 ELLIPSES = (0.5, 0.9, 0.95)
 MOST_LABELS = 60
+MOST_PULLS = 400  # more of them cover each other
 FENCE = 3.0
 
 
@@ -33,7 +44,9 @@ def plot_shrinkage(
     With two columns, an arrow for each group leads from its own estimate (no pooling) to the one
     under partial pooling, in the plane of intercepts and slopes. The ellipses hold 50, 90 and 95%
     of the population of groups as the fit estimates it. With one column the groups stand one
-    above the other, and bands take the place of ellipses. Markers grow with the rows of a group.
+    above the other, and bands take the place of ellipses. Markers grow with the rows of a group. Of
+    more than 400 groups 400 are drawn, a random sample that is the same each time; the figure says
+    so.
 
     With group-level predictors the estimates are those of the groups' own lines (component
     ``line`` of `hmlm.tidy`); the population is then centred at the average line, and its ellipses
@@ -75,12 +88,22 @@ def plot_shrinkage(
     >>> ax.figure.savefig("shrinkage.png")  # doctest: +SKIP
     """
     facts = gather_pulls(partial_fit, none_fit, complete_fit, group, columns)
-    if len(facts.columns) == 2:
-        return _draw_plane(facts, ax, size)
-    return _draw_dumbbells(facts, ax, size)
+    J = len(facts.levels)
+    places, notes = drawn_groups(J, MOST_PULLS)
+    if blank := int((~facts.known).sum()):
+        notes.append(f"{blank:,} of {counted(J, 'group')} have no estimate of their own.")
+    drawn = replace(
+        facts,
+        levels=facts.levels[places],
+        sizes=facts.sizes[places],
+        partial=facts.partial[places],
+        none=facts.none[places],
+    )
+    draw = _draw_plane if len(facts.columns) == 2 else _draw_dumbbells
+    return draw(drawn, notes, ax, size)
 
 
-def _draw_plane(facts: Pulls, ax: Any, size: tuple[float, float] | None) -> Any:
+def _draw_plane(facts: Pulls, notes: list[str], ax: Any, size: tuple[float, float] | None) -> Any:
     from matplotlib.lines import Line2D
 
     if ax is None:
@@ -89,7 +112,7 @@ def _draw_plane(facts: Pulls, ax: Any, size: tuple[float, float] | None) -> Any:
     many = J > 100
     known = facts.known
     alpha = float(np.clip(6.0 / np.sqrt(J), 0.35, 0.9))
-    areas = marker_areas(facts.sizes, typical=float(np.clip(400 / np.sqrt(J), 12, 60)))
+    areas, meaning = group_areas(facts.sizes, float(np.clip(400 / np.sqrt(J), 12, 60)))
     start, stop = facts.none[known], facts.partial[known]
     with look():
         _draw_ellipses(ax, facts)
@@ -129,8 +152,8 @@ def _draw_plane(facts: Pulls, ax: Any, size: tuple[float, float] | None) -> Any:
             Line2D([], [], marker="X", color=COMPLETE, markeredgecolor="white", **bare),
         ]
         names = [none, partial, f"{partial}, average group", complete]
-        _add_legend(ax, handles, names)
-        _add_notes(ax, facts, outside)
+        place_legend(ax, handles, names, 2)
+        add_note(ax, [*notes, *_left_outside(outside), *meaning])
     return ax
 
 
@@ -170,7 +193,7 @@ def _draw_ellipses(ax: Any, facts: Pulls) -> None:
             fontsize=7.5,
             color=PARTIAL,
             bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
-            zorder=1.5,
+            zorder=2.9,
         )
 
 
@@ -197,7 +220,9 @@ def _set_limits(ax: Any, facts: Pulls) -> int:
     return int(((start < low - pad) | (start > high + pad)).any(axis=1).sum())
 
 
-def _draw_dumbbells(facts: Pulls, ax: Any, size: tuple[float, float] | None) -> Any:
+def _draw_dumbbells(
+    facts: Pulls, notes: list[str], ax: Any, size: tuple[float, float] | None
+) -> Any:
     from matplotlib.collections import LineCollection
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -214,7 +239,7 @@ def _draw_dumbbells(facts: Pulls, ax: Any, size: tuple[float, float] | None) -> 
     place[order] = np.arange(J)
     known = facts.known
     alpha = float(np.clip(6.0 / np.sqrt(J), 0.35, 0.9))
-    areas = marker_areas(facts.sizes, typical=float(np.clip(200 / np.sqrt(J), 6, 40)))
+    areas, meaning = group_areas(facts.sizes, float(np.clip(200 / np.sqrt(J), 6, 40)))
     mean, sd = float(facts.mean[0]), float(np.sqrt(facts.covariance[0, 0]))
     with look():
         for prob in ELLIPSES:
@@ -242,6 +267,7 @@ def _draw_dumbbells(facts: Pulls, ax: Any, size: tuple[float, float] | None) -> 
             ax.set_yticks(range(J), names, **PLAIN)
             ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
+        outside = _set_width(ax, facts, mean, sd)
         set_labels(ax, x=facts.columns[0])
         partial_label, none_label, complete_label = facts.labels
         bare: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 6}
@@ -261,31 +287,28 @@ def _draw_dumbbells(facts: Pulls, ax: Any, size: tuple[float, float] | None) -> 
             complete_label,
             f"{partial_label}, population: {shares}",
         ]
-        _add_legend(ax, handles, heads)
-        _add_notes(ax, facts, 0)
+        place_legend(ax, handles, heads, 2)
+        add_note(ax, [*notes, *_left_outside(outside), *meaning])
     return ax
 
 
-def _add_legend(ax: Any, handles: list[Any], names: list[str]) -> None:
-    legend = ax.legend(
-        handles,
-        names,
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-        ncols=2,
-        borderaxespad=0.3,
-        handletextpad=0.4,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+def _set_width(ax: Any, facts: Pulls, mean: float, sd: float) -> int:
+    """Frame the estimates of one column; leave far outliers outside, and return how many."""
+    reach = 2.0 * sd
+    own = facts.none[facts.known, 0]
+    shown = [mean - reach, mean + reach, float(facts.complete[0]), *facts.partial[:, 0]]
+    if len(own):
+        low, high = np.quantile(own, [0.25, 0.75])
+        fence = FENCE * (high - low)
+        shown += list(own[(own >= low - fence) & (own <= high + fence)])
+    bottom, top = min(shown), max(shown)
+    pad = 0.05 * (top - bottom) if top > bottom else 1.0
+    ax.set_xlim(bottom - pad, top + pad)
+    return int(((own < bottom - pad) | (own > top + pad)).sum())
 
 
-def _add_notes(ax: Any, facts: Pulls, outside: int) -> None:
-    notes = []
-    if blank := int((~facts.known).sum()):
-        notes.append(
-            f"{blank:,} of {counted(len(facts.levels), 'group')} have no estimate of their own."
-        )
-    if outside:
-        notes.append(f"Outside the frame: {counted(outside, 'estimate')} without pooling.")
-    add_note(ax, notes)
+def _left_outside(outside: int) -> list[str]:
+    """Say how many estimates lie outside of the frame."""
+    if not outside:
+        return []
+    return [f"Outside the frame: {counted(outside, 'estimate')} without pooling."]

@@ -12,7 +12,16 @@ from hmlm.design import Block, Design
 from hmlm.errors import HmlmError, counted, listed, suggest
 from hmlm.estimates import line_lead
 from hmlm.palette import COMPLETE, NONE, PARTIAL
-from hmlm.plots.canvas import add_note, group_block, look, new_axes, set_labels
+from hmlm.plots.canvas import (
+    add_note,
+    drawn_groups,
+    group_block,
+    group_numbers,
+    look,
+    new_axes,
+    place_legend,
+    set_labels,
+)
 from hmlm.plots.pulls import gather_pulls, plain_fit
 
 FENCE = 3.0
@@ -68,15 +77,9 @@ def group_figures(
         raise HmlmError(
             f"{fit.label} has no estimate of {listed(absent)}: fit the same model to the same rows."
         )
-    numbers = fit.describe(f"{kind}_{block.group}", prob)
     places, k = block.levels.get_indexer(levels), block.columns.index(column)
-
-    def own(values: Any) -> np.ndarray:
-        return np.asarray(np.asarray(values, dtype=float)[places, k])
-
-    return GroupFigures(
-        estimate=own(numbers.estimate), lower=own(numbers.lower), upper=own(numbers.upper)
-    )
+    estimate, lower, upper = group_numbers(fit, f"{kind}_{block.group}", places, k, prob)
+    return GroupFigures(estimate=estimate, lower=lower, upper=upper)
 
 
 def plot_sizes(
@@ -150,17 +153,13 @@ def plot_sizes(
     block = group_block(design, group)
     name = facts.columns[0]
     own_block = group_block(none_fit.design, block.group)
+    drawn, sampled = drawn_groups(len(block.levels))
+    levels, kind = block.levels[drawn], estimate_kind(design, block)
     panels = [
-        (none_fit, group_figures(none_fit, own_block, name, "total", block.levels, prob), NONE),
-        (
-            partial_fit,
-            group_figures(
-                partial_fit, block, name, estimate_kind(design, block), block.levels, prob
-            ),
-            PARTIAL,
-        ),
+        (none_fit, group_figures(none_fit, own_block, name, "total", levels, prob), NONE),
+        (partial_fit, group_figures(partial_fit, block, name, kind, levels, prob), PARTIAL),
     ]
-    x = sizes_along(design, block)
+    x = sizes_along(design, block)[drawn]
     places = spread_ties(x)
     if axes is None:
         axes = new_axes(1, 2, size or (8.4, 3.9), sharex=True, sharey=True)[0]
@@ -200,10 +199,9 @@ def plot_sizes(
             ax.set_title(f"{prob:.0%} intervals", loc="right", fontsize=8.5, color=COMPLETE)
             _tick_sizes(ax, x, places)
         _label(axes, design, block, name)
-        legend = axes[0].legend(loc="upper right")
-        for text in legend.get_texts():
-            text.set_parse_math(False)
-        _frame(axes, panels, float(facts.complete[0]))
+        handles, names = axes[0].get_legend_handles_labels()
+        place_legend(axes[0], handles, names, loc="upper right")
+        _frame(axes, panels, float(facts.complete[0]), sampled)
     return axes
 
 
@@ -277,7 +275,7 @@ def _label(axes: np.ndarray, design: Design, block: Block, name: str) -> None:
     set_labels(axes[1], x=x)
 
 
-def _frame(axes: np.ndarray, panels: list[Any], complete: float) -> None:
+def _frame(axes: np.ndarray, panels: list[Any], complete: float, sampled: list[str]) -> None:
     """Frame the intervals, but not those of far outliers; say how many estimates lie outside."""
     ends = np.concatenate([[f.lower, f.upper, f.estimate] for _, f, _ in panels], axis=1)
     finite = ends[np.isfinite(ends)]
@@ -288,14 +286,15 @@ def _frame(axes: np.ndarray, panels: list[Any], complete: float) -> None:
     inside = finite[(finite >= low - fence) & (finite <= high + fence)]
     bottom, top = min(inside.min(), complete), max(inside.max(), complete)
     pad = 0.05 * (top - bottom) if top > bottom else 1.0
-    axes[0].set_ylim(bottom - pad, top + pad)
-    axes[1].set_ylim(bottom - pad, top + pad)
+    # Above there is room for the legend.
+    axes[0].set_ylim(bottom - pad, top + 2.8 * pad)
+    axes[1].set_ylim(bottom - pad, top + 2.8 * pad)
     for ax, (_, figures, _) in zip(axes, panels, strict=True):
-        notes = []
+        notes = list(sampled) if ax is axes[0] else []
         known = np.isfinite(figures.estimate)
         if blank := int((~known).sum()):
             notes.append(f"{counted(blank, 'group')} without an estimate.")
-        away = (figures.estimate < bottom - pad) | (figures.estimate > top + pad)
+        away = (figures.estimate < bottom - pad) | (figures.estimate > top + 2.8 * pad)
         if outside := int(away[known].sum()):
             notes.append(f"Outside the frame: {counted(outside, 'estimate')}.")
         add_note(ax, notes)
