@@ -1,4 +1,4 @@
-"""The command: ``hmlm demo``, ``hmlm fit``, ``hmlm datasets``."""
+"""The command: ``hmlm demo``, ``hmlm fit``, ``hmlm explore``, ``hmlm datasets``."""
 
 from __future__ import annotations
 
@@ -93,11 +93,48 @@ def _parser() -> argparse.ArgumentParser:
     _add_sampling(fit, seed=None)
     fit.set_defaults(run=_fit)
 
+    _add_explore(commands)
+
     datasets = commands.add_parser(
         "datasets", help="list the data sets of hmlm", description=_datasets.__doc__
     )
     datasets.set_defaults(run=_datasets)
     return parser
+
+
+def _add_explore(commands: Any) -> None:
+    explore = commands.add_parser(
+        "explore",
+        help="move how much groups share, on a page in the browser",
+        description=_explore.__doc__,
+        allow_abbrev=False,
+    )
+    explore.add_argument(
+        "data", metavar="DATA", help="a CSV file, or the name of a data set of hmlm"
+    )
+    explore.add_argument(
+        "formula",
+        metavar="FORMULA",
+        nargs="?",
+        help="as for `hmlm fit` (default: the one that `hmlm datasets` lists)",
+    )
+    explore.add_argument("--se", metavar="COLUMN", help="column of known standard errors")
+    explore.add_argument("--weights", metavar="COLUMN", help="column of weights")
+    explore.add_argument(
+        "--group", metavar="COLUMN", help="grouping factor to move (default: the first)"
+    )
+    explore.add_argument(
+        "--port", type=_port, default=0, metavar="N", help="of 127.0.0.1 (default: a free one)"
+    )
+    explore.add_argument("--no-browser", action="store_true", help="print the address only")
+    explore.set_defaults(run=_explore)
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65_535:
+        raise argparse.ArgumentTypeError(f"{value} is no port: 0 to 65535")
+    return value
 
 
 def _add_sampling(parser: argparse.ArgumentParser, seed: int | None) -> None:
@@ -154,6 +191,40 @@ def _fit(arguments: argparse.Namespace) -> None:
     print(fit.summary())
     if arguments.report is not None:
         print(f"\nReport: {_report(fit, arguments.report, arguments.seed)}")
+
+
+def _explore(arguments: argparse.Namespace) -> None:
+    """Open a page on which the sd between groups, its prior and the rows of a model move."""
+    from hmlm.datasets import list_datasets
+    from hmlm.exploration_server import serve_exploration
+    from hmlm.model import Model
+
+    data = _read_table(arguments.data)
+    known = {entry["name"]: entry for entry in list_datasets().to_dict("records")}
+    bundled = arguments.data in known and not Path(arguments.data).exists()
+    if arguments.formula is None and not bundled:
+        raise ValueError(
+            f"'{arguments.data}' is a file: give a formula as well, for example "
+            "'score ~ hours + (hours | school)'."
+        )
+    formula, family = arguments.formula, "gaussian"
+    labels = known[arguments.data]["columns"] if bundled else {}
+    if formula is None:
+        formula, family = known[arguments.data]["formula"], known[arguments.data]["family"]
+    model = Model(formula, data, family=family, se=arguments.se, weights=arguments.weights)
+
+    def tell(address: str) -> None:
+        print(f"Explore {formula} at {address} (Ctrl-C ends it).", flush=True)
+
+    serve_exploration(
+        model,
+        arguments.group,
+        labels,
+        port=arguments.port,
+        browser=not arguments.no_browser,
+        tell=tell,
+    )
+    print("Stopped.")
 
 
 def _report(fit: Any, path: Path, seed: int | None) -> Path:
