@@ -65,7 +65,8 @@ def measure_pooling(fit: Any, prob: float = 0.95) -> pd.DataFrame:
     with V_j the variance over the groups and E the mean over the posterior: near 1 the groups'
     effects are mostly noise. A classical fit has both in closed form (given the variances) if it
     has one grouping factor; it is blank otherwise. The level of the rows (``group`` blank, term
-    ``residual``) has y - eta in the place of b, in families with such a residual.
+    ``residual``) has y - eta in the place of b, in families with such a residual, where the fit has
+    the rows.
 
     Parameters
     ----------
@@ -127,7 +128,7 @@ def _pieces(
             "group": block.group,
             "level": [""] * q + np.repeat(np.asarray(block.levels, dtype=object), q).tolist(),
             "term": terms * (J + 1),
-            "rows": np.repeat(np.concatenate([[len(block.index)], block.sizes]), q),
+            "rows": np.repeat(np.concatenate([[design.n_rows], block.sizes]), q),
             "pooling": figures[:, 0],
             "lower": figures[:, 1],
             "upper": figures[:, 2],
@@ -162,7 +163,7 @@ def _bayes_pieces(fit: BayesFit, prob: float) -> list[pd.DataFrame]:
     design = fit.design
     found = []
     family = design.spec.family
-    if family.outcome not in ("ordered", "category"):
+    if family.outcome not in ("ordered", "category") and design.cells is None:
         sums = row_sums(fit)
         if np.isfinite(sums.error):
             row: dict[str, Any] = {
@@ -171,7 +172,7 @@ def _bayes_pieces(fit: BayesFit, prob: float) -> list[pd.DataFrame]:
                 "level": "",
                 "term": "residual",
             }
-            row |= {"rows": len(design.y), "pooling": 1.0 - sums.mean_error / sums.error}
+            row |= {"rows": design.n_rows, "pooling": 1.0 - sums.mean_error / sums.error}
             found.append(pd.DataFrame([{**row, "lower": np.nan, "upper": np.nan, "method": ""}]))
     effects = sum(len(b.levels) * len(b.columns) for b in design.blocks)
     informed = family.name in INFORMED and (len(design.blocks) == 1 or effects <= MOST_JOINT)
@@ -209,7 +210,7 @@ def _conditional(fit: BayesFit) -> dict[str, np.ndarray]:
     # Without a need for eta the effects, which may be many, are not drawn.
     posterior = _thinned(fit, most, effects=not plain or bool(design.distributional))
     roots = {b.group: _scaled_root(posterior, b) for b in design.blocks}
-    rows = new_rows(design, None, "include")
+    rows = new_rows(design, None, "include", cells=True)
     n, n_draws = len(design.y), len(next(iter(posterior.values())))
     products = None if several else _products(design.blocks[0])
     at_once = max(1, int(ROW_NUMBERS / max(n, numbers)))
@@ -218,6 +219,8 @@ def _conditional(fit: BayesFit) -> dict[str, np.ndarray]:
         part = slice(start, start + at_once)
         own = {name: draws[part] for name, draws in posterior.items()}
         w = _information(design, own, rows, plain)
+        if design.counts is not None:
+            w = w * design.counts
         w = np.broadcast_to(w, (len(next(iter(own.values()))), w.shape[-1]))
         root = {group: tuple(r[part] for r in pair) for group, pair in roots.items()}
         made = _joint(design, w, root) if several else _single(design, w, root, products)
