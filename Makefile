@@ -13,11 +13,12 @@ export PYTHON
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test bench format constraints clean distclean
+.PHONY: help demo test docs bench format constraints clean distclean
 
 help:
 	@echo "make demo         fit a first model and see what comes back (hmlm demo)"
-	@echo "make test         lint, type check, tests, doctests, notebooks, wheel"
+	@echo "make test         lint, type check, tests, doctests, notebooks, wheel, documentation"
+	@echo "make docs         build the documentation into docs/_build/html"
 	@echo "make bench        time hmlm beside other packages, which get an environment of their own"
 	@echo "make format       format the code, and mend what ruff can mend"
 	@echo "make constraints  write constraints.txt anew, with the newest releases"
@@ -30,7 +31,13 @@ test: $(VENV)/.test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pytest
+	tools/install_chromium.sh
+	$(PY) -m pytest --numprocesses auto --dist loadgroup
+	$(MAKE) docs
+
+docs: $(VENV)/.docs
+	$(PY) tools/make_gallery.py
+	$(PY) -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
 
 bench: $(VENV)/.bench $(PEERS)/.peers
 	PEERS_PYTHON=$(PEERS_PY) $(PY) benchmarks/run.py
@@ -40,11 +47,12 @@ format: $(VENV)/.test
 	$(PY) -m ruff format .
 
 constraints: $(VENV)/.lock
-	$(PY) -m uv pip compile pyproject.toml --all-extras --group dev --group test --group notebooks --group bench \
+	$(PY) -m uv pip compile pyproject.toml --all-extras --group dev --group test --group notebooks --group bench --group docs \
 	  --universal --python-version 3.12 --upgrade --no-annotate --no-header --quiet --output-file constraints.txt
 
 clean:
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf docs/_build docs/api/names docs/gallery docs/notebooks/*.ipynb
 	find . -path './.venv*' -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean
@@ -62,6 +70,11 @@ $(VENV)/.demo: $(PY) pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.demo
 	$(PY) $(PINNED) 'pip>=25.1'
 	$(PY) $(PINNED) --group dev --group test --group notebooks
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.demo
+	$(PY) $(PINNED) 'pip>=25.1'
+	$(PY) $(PINNED) --group docs
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.demo
