@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from hmlm.design import Design
 from hmlm.errors import HmlmError
 from hmlm.likelihoods.threads import one_blas_thread
+from hmlm.progress import progress_bar
 
 Seeds = Sequence[np.random.SeedSequence]
 
@@ -87,8 +88,10 @@ def run_simulations(
                 task = todo[t]
                 seeds = task.seeds[start : start + at_once]
                 futures[pool.submit(task.work, seeds)] = (t, start)
-            for future in _progress(as_completed(futures), total, label, progressbar):
-                found[futures[future]] = future.result()
+            with progress_bar(label, total, progressbar) as advance:
+                for future in as_completed(futures):
+                    found[futures[future]] = future.result()
+                    advance(len(found[futures[future]]))
     finally:
         for future in futures:
             future.cancel()
@@ -98,21 +101,6 @@ def run_simulations(
     for t, start in parts:
         records[t] += found[t, start]
     return records
-
-
-def _progress(futures: Iterable[Any], total: int, label: str, progressbar: bool) -> Iterator[Any]:
-    if not progressbar:
-        yield from futures
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
-    with Progress(*columns, transient=True) as progress:
-        bar = progress.add_task(label, total=total)
-        for future in futures:
-            progress.advance(bar, len(future.result()))
-            yield future
 
 
 def check_simulations(n: Any, least: int = 2) -> int:

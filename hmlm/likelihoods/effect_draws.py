@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
 import numpy as np
 
@@ -48,6 +49,98 @@ def draw_effects(
         ``b_<group>``, shape (draws, J, q), on the user's scale, of the factors that were
         integrated out.
     """
+    sigma, V = _sigma_and_v(design, sums, parameters)
+    if isinstance(sums, Crossed):
+        return _fine(sums, parameters, sigma, V, rng)
+    Lambdas = _lambdas(design, sums, parameters, sigma)
+    return _by_block(design, sums, _draw(level_rows(sums, shared=False), V, Lambdas, sigma, rng))
+
+
+def draw_effect_parts(
+    design: Design,
+    sums: OneFactor | Tree,
+    parameters: Mapping[str, np.ndarray],
+    seed: int,
+    at_once: int,
+) -> Iterator[dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Draw group effects a part of the groups at a time, so that memory does not grow with them.
+
+    Given the parameters, groups of the coarsest factor are independent, each with all that is
+    nested in it.
+
+    Parameters
+    ----------
+    design, sums, parameters
+        As in `draw_effects`; every factor lies within the next, see `can_be_parted`.
+    seed : int
+        Each part has random numbers of its own, made from it.
+    at_once : int
+        About how many groups of the finest factor a part has.
+
+    Yields
+    ------
+    dict of str to (ndarray, ndarray)
+        By grouping factor: the positions of its levels, shape (K,), and draws of their effects,
+        shape (draws, K, q), on the user's scale.
+    """
+    sigma, V = _sigma_and_v(design, sums, parameters)
+    Lambdas = _lambdas(design, sums, parameters, sigma)
+    whole = level_rows(sums, shared=False)
+    blocks, bases = blocks_of(sums, design), bases_of(sums)
+    orders = (
+        [np.arange(len(blocks[0].levels))]
+        if isinstance(sums, OneFactor)
+        else [level.order for level in sums.levels]
+    )
+    for number, cuts in enumerate(_parts(whole, at_once)):
+        rows = [_slice_row(row, cut, outer) for row, cut, outer in cuts]
+        out = _draw(rows, V, Lambdas, sigma, np.random.default_rng([seed, 2, number]))
+        found, at = {}, 0
+        for block, T, order, (_, cut, _) in zip(blocks, bases, orders, cuts, strict=True):
+            places, q = order[cut], len(block.columns)
+            shaped = out[:, at : at + len(places) * q].reshape(len(out), len(places), q)
+            found[block.group] = (places, shaped @ T.T)
+            at += len(places) * q
+        yield found
+
+
+def can_be_parted(sums: GaussianSums) -> bool:
+    """Whether the groups fall into parts that are independent given the parameters."""
+    if isinstance(sums, Tree):
+        return bool(sums.levels) and all(level.copies == (1,) for level in sums.levels)
+    return isinstance(sums, OneFactor)
+
+
+def _parts(
+    whole: list[list[int | np.ndarray]], at_once: int
+) -> Iterator[list[tuple[list[int | np.ndarray], slice, slice]]]:
+    """Yield the rows of all levels, each with the groups that a part takes of it and of the next.
+
+    Levels run from the finest to the coarsest, and groups are ordered by their parent.
+    """
+    finest = int(whole[0][0])
+    # Where each group of the coarsest factor begins, in the coarsest level and then in finer ones.
+    first = np.arange(int(whole[-1][0]) + 1)
+    edges = [first]
+    for row in reversed(whole[:-1]):
+        edges.append(np.searchsorted(np.asarray(row[5]), edges[-1]))
+    cuts = np.searchsorted(edges[-1], np.arange(0, finest, at_once), side="left")
+    for a, b in pairwise(np.unique([*cuts, len(first) - 1])):
+        slices = [slice(int(e[a]), int(e[b])) for e in reversed(edges)]
+        yield list(zip(whole, slices, [*slices[1:], slice(0, 1)], strict=True))
+
+
+def _slice_row(row: list[int | np.ndarray], cut: slice, outer: slice) -> list[int | np.ndarray]:
+    """Return the row of the level table for some groups of a level."""
+    _, q, width, S, B, parent, _ = row
+    S, B, parent = (np.ascontiguousarray(np.asarray(v)[cut]) for v in (S, B, parent))
+    return [len(S), q, width, S, B, parent - outer.start, outer.stop - outer.start]
+
+
+def _sigma_and_v(
+    design: Design, sums: GaussianSums, parameters: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return sigma, shape (draws,), and what turns columns into residuals, (draws, p + 1)."""
     sigma2, n_draws = known_sigma2(design), len(next(iter(parameters.values())))
     known = np.full(n_draws, 0.0 if sigma2 is None else np.sqrt(sigma2))
     sigma = np.ascontiguousarray(parameters.get("sigma", known), dtype=float)
@@ -56,23 +149,30 @@ def draw_effects(
         basis = sums.basis
         # gamma = R (beta - beta_ols) on the orthogonal columns
         V[:, :-1] = -(parameters["beta"] - basis.beta) @ basis.R.T
-    if isinstance(sums, Crossed):
-        return _fine(sums, parameters, sigma, V, rng)
+    return sigma, V
+
+
+def _draw(
+    rows: list[list[int | np.ndarray]],
+    V: np.ndarray,
+    Lambdas: np.ndarray,
+    sigma: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Draw the effects of all levels, shape (draws, sum of J q), a few draws at a time."""
     from hmlm.likelihoods.density import draw_tree_effects
 
-    rows = level_rows(sums, shared=False)
     buffer = _buffer(rows)
-    Lambdas = _lambdas(design, sums, parameters, sigma)
     n_effects = sum(int(row[0]) * int(row[1]) for row in rows)
-    out = np.empty((n_draws, n_effects))
+    out = np.empty((len(V), n_effects))
     step = max(1, NUMBERS_AT_ONCE // max(n_effects, 1))
-    for start in range(0, n_draws, step):
+    for start in range(0, len(V), step):
         part = slice(start, start + step)
         normals = rng.standard_normal(out[part].shape)
         draw_tree_effects(
             buffer, len(rows), V[part], Lambdas[part], sigma[part], normals, out[part]
         )
-    return _by_block(design, sums, out)
+    return out
 
 
 def _fine(
