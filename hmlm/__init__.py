@@ -39,6 +39,7 @@ _HOME = {
     "correlation_evidence": "hmlm.prior_overlap",
     "measure_pooling": "hmlm.pooling_factors",
     "impute_fit": "hmlm.imputation",
+    "fit_many": "hmlm.slices",
     "predict_missing": "hmlm.missing_outcomes",
     "save_fit": "hmlm.storage",
     "load_fit": "hmlm.retrieval",
@@ -88,6 +89,15 @@ _HOME = {
     "plot_variance": "hmlm.plots.shares",
     "plot_ranks": "hmlm.plots.ranks",
     "plot_group_predictor": "hmlm.plots.group_predictor",
+    "iterate_groups": "hmlm.group_tables",
+    "write_groups": "hmlm.group_tables",
+    "estimate_at": "hmlm.pooling_limits",
+    "weigh_groups": "hmlm.group_weights",
+    "plot_funnel": "hmlm.plots.funnel",
+    "plot_profile": "hmlm.plots.profiles",
+    "plot_new_group": "hmlm.plots.new_group",
+    "explore": "hmlm.exploration_page",
+    "sample_groups": "hmlm.group_samples",
 }
 
 __all__ = [
@@ -118,13 +128,17 @@ __all__ = [
     "draw_prior_predictive",
     "draw_priors",
     "draw_replicates",
+    "estimate_at",
     "examine",
     "explained_variance",
+    "explore",
     "extend_fit",
+    "fit_many",
     "grid_of",
     "imply_priors",
     "impute_fit",
     "intraclass_correlation",
+    "iterate_groups",
     "k_fold",
     "leave_one_group_out",
     "leave_one_out",
@@ -142,8 +156,10 @@ __all__ = [
     "plot_caterpillar",
     "plot_comparisons",
     "plot_conditional",
+    "plot_funnel",
     "plot_group_predictor",
     "plot_groups",
+    "plot_new_group",
     "plot_power",
     "plot_ppc",
     "plot_ppc_groups",
@@ -151,6 +167,7 @@ __all__ = [
     "plot_predictions",
     "plot_prior_predictive",
     "plot_priors",
+    "plot_profile",
     "plot_ranks",
     "plot_residuals",
     "plot_rootogram",
@@ -163,6 +180,7 @@ __all__ = [
     "predict_missing",
     "profile_likelihood",
     "rank_fits",
+    "sample_groups",
     "save_fit",
     "side_by_side",
     "simulate_outcomes",
@@ -170,6 +188,8 @@ __all__ = [
     "tidy",
     "treat",
     "update_fit",
+    "weigh_groups",
+    "write_groups",
     "write_report",
 ]
 
@@ -181,6 +201,7 @@ if TYPE_CHECKING:
     from hmlm.data_grid import grid_of
     from hmlm.datasets import list_datasets, load_dataset
     from hmlm.estimates import tidy
+    from hmlm.exploration_page import explore
     from hmlm.families import Family
     from hmlm.fitting.bayes_fit import BayesFit
     from hmlm.fitting.bootstrap import bootstrap_fit
@@ -196,6 +217,9 @@ if TYPE_CHECKING:
     from hmlm.fitting.profile import profile_likelihood
     from hmlm.fitting.treatment import treat
     from hmlm.folds import k_fold
+    from hmlm.group_samples import sample_groups
+    from hmlm.group_tables import iterate_groups, write_groups
+    from hmlm.group_weights import weigh_groups
     from hmlm.implied_priors import imply_priors
     from hmlm.imputation import impute_fit
     from hmlm.information import conditional_aic, rank_fits
@@ -208,18 +232,22 @@ if TYPE_CHECKING:
     from hmlm.plots.check_residuals import plot_calibration, plot_residuals, plot_rootogram
     from hmlm.plots.checks import plot_ppc, plot_ppc_groups, plot_ppc_statistics
     from hmlm.plots.conditional import plot_conditional
+    from hmlm.plots.funnel import plot_funnel
     from hmlm.plots.group_predictor import plot_group_predictor
     from hmlm.plots.groups import plot_groups
     from hmlm.plots.marginal import plot_comparisons, plot_slopes
+    from hmlm.plots.new_group import plot_new_group
     from hmlm.plots.power_curves import plot_power
     from hmlm.plots.predictions import plot_predictions
     from hmlm.plots.prior_predictive import plot_prior_predictive
     from hmlm.plots.priors import plot_priors
+    from hmlm.plots.profiles import plot_profile
     from hmlm.plots.ranks import plot_ranks
     from hmlm.plots.shares import plot_variance
     from hmlm.plots.shrinkage import plot_shrinkage
     from hmlm.plots.sizes import plot_sizes
     from hmlm.pooling_factors import measure_pooling
+    from hmlm.pooling_limits import estimate_at
     from hmlm.power_study import plan_power, power
     from hmlm.prior_draws import draw_prior_predictive, draw_priors
     from hmlm.prior_overlap import correlation_evidence
@@ -231,6 +259,7 @@ if TYPE_CHECKING:
     from hmlm.retrieval import load, load_fit
     from hmlm.sensitivity import measure_sensitivity
     from hmlm.simulation import simulate_outcomes
+    from hmlm.slices import fit_many
     from hmlm.storage import save_fit
     from hmlm.study import make_study
     from hmlm.variance import design_effect, intraclass_correlation, split_variance

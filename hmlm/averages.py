@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, special
 
+from hmlm.cells import needs_rows
 from hmlm.classical_prediction import JointErrors, joint_errors, linear_rows
 from hmlm.contrasts import RESULTS, Setting
 from hmlm.data import read_columns
@@ -81,6 +82,7 @@ def make_cells(design: Design, by: str | Sequence[str] | None, new_data: Any) ->
             f"the results have a column '{min(taken)}' of their own: rename that of the data."
         )
     if new_data is None:
+        needs_rows(design.cells, "An average over the rows of the fit", *design.spec.groups[:1])
         frame, available = None, list(design.data.frame)
     else:
         names = list(new_data) if isinstance(new_data, Mapping) else list(new_data.columns)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from hmlm.cells import Cells, Moments, moments
 from hmlm.data import GroupedData, read_only
 from hmlm.encoding import Encoding, encode
 from hmlm.errors import DataError, listed
@@ -35,6 +36,10 @@ class Block:
         ``(x || g)``.
     encodings : tuple of Encoding
         What makes Z from new rows.
+    cells : Cells or None
+        What the rows stand for where they are not the rows of the table.
+    moments : Moments or None
+        Of the columns of Z over all rows of the table, where `cells` is given.
     """
 
     group: str
@@ -44,11 +49,21 @@ class Block:
     Z: np.ndarray
     parts: tuple[int, ...]
     encodings: tuple[Encoding, ...]
+    cells: Cells | None = None
+    moments: Moments | None = None
 
     @property
     def sizes(self) -> np.ndarray:
         """Number of rows of each level."""
-        return np.bincount(self.index, minlength=len(self.levels))
+        if self.cells is None:
+            return np.bincount(self.index, minlength=len(self.levels))
+        sizes = np.bincount(self.index, self.cells.counts, len(self.levels))
+        return sizes.astype(np.int64)
+
+    @property
+    def spread(self) -> Moments:
+        """Averages and standard deviations of the columns of Z over the rows of the table."""
+        return moments(self.Z) if self.moments is None else self.moments
 
     @property
     def correlated(self) -> bool:
@@ -83,6 +98,8 @@ class Predictor:
         What makes X from new rows.
     aliased : tuple of str
         Columns that were dropped.
+    moments : Moments or None
+        Of the columns of X over all rows of the table, where the rows are not those of the table.
     """
 
     name: str
@@ -92,6 +109,12 @@ class Predictor:
     offset: np.ndarray | None
     encoding: Encoding
     aliased: tuple[str, ...] = ()
+    moments: Moments | None = None
+
+    @property
+    def spread(self) -> Moments:
+        """Averages and standard deviations of the columns of X over the rows of the table."""
+        return moments(self.X) if self.moments is None else self.moments
 
     def named(self, variable: str) -> str:
         """Return the name that a variable of this predictor has: ``sigma_beta``."""
@@ -123,6 +146,45 @@ class Variable:
     dims: tuple[str, ...]
 
 
+def encode_data(text: str, data: GroupedData) -> Encoding:
+    """Make the columns of a sum of terms from the rows, or take those made for their sums."""
+    made = {} if data.cells is None else data.cells.encodings
+    found: Encoding = made[text] if text in made else encode(text, data.frame)
+    return found
+
+
+def column_moments(
+    encodings: tuple[Encoding, ...], values: np.ndarray, cells: Cells | None
+) -> Moments | None:
+    """Return averages and spreads of made columns over all rows of the table.
+
+    Parameters
+    ----------
+    encodings : tuple of Encoding
+        What made the columns.
+    values : ndarray, shape (R, k)
+        The columns, side by side.
+    cells : Cells or None
+        What the rows stand for; without it there is nothing to say.
+    """
+    if cells is None:
+        return None
+    if not cells.sums:
+        return moments(values, cells.counts)
+    own = [cells.moments[e.text] for e in encodings if e.names]
+    empty = np.zeros(0)
+    return Moments(
+        n=cells.n,
+        mean=np.concatenate([empty, *(m.mean for m in own)]),
+        sd=np.concatenate([empty, *(m.sd for m in own)]),
+    )
+
+
+def distances(found: Moments | None) -> np.ndarray | None:
+    """Return the root of each column's sum of squares less its average, for `dependent_columns`."""
+    return None if found is None else np.sqrt(found.n * found.variance)
+
+
 def make_blocks(group_terms: tuple[GroupTerm, ...], data: GroupedData) -> tuple[Block, ...]:
     """Make one block for each grouping factor.
 
@@ -137,7 +199,7 @@ def make_blocks(group_terms: tuple[GroupTerm, ...], data: GroupedData) -> tuple[
         columns: list[str] = []
         parts: list[int] = []
         for term in (t for t in group_terms if t.group == group):
-            encoding = encode(term.terms, data.frame)
+            encoding = encode_data(term.terms, data)
             if twice := set(encoding.names).intersection(columns):
                 raise DataError(
                     f"'{min(twice)}' varies by '{group}' in two terms: name it in one, or write "
@@ -149,7 +211,8 @@ def make_blocks(group_terms: tuple[GroupTerm, ...], data: GroupedData) -> tuple[
         if not columns:
             raise DataError(f"the term of '{group}' has no effect left: write (1 | {group}).")
         Z = np.column_stack([e.values for e in encodings])
-        for k, others in dependent_columns(Z).items():
+        own = column_moments(tuple(encodings), Z, data.cells)
+        for k, others in dependent_columns(Z, spread=distances(own)).items():
             if _distinguishable(Z, parts):
                 break
             raise DataError(
@@ -166,6 +229,8 @@ def make_blocks(group_terms: tuple[GroupTerm, ...], data: GroupedData) -> tuple[
                 Z=read_only(np.ascontiguousarray(Z)),
                 parts=tuple(parts),
                 encodings=tuple(encodings),
+                cells=data.cells,
+                moments=own,
             )
         )
     return tuple(blocks)

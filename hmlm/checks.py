@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hmlm.cells import needs_rows
 from hmlm.check_advice import advise
 from hmlm.check_statistics import (
     Discrepancy,
@@ -176,6 +177,7 @@ def check_fit(fit: Any, draws: int = 500, random_seed: int | None = None) -> Che
             f"{counted(draws, 'replicate')} cannot show a tail: draw {FEWEST_DRAWS} or more."
         )
     design: Design = fit.design
+    needs_rows(design.cells, "A check against replicates", *design.spec.groups[:1])
     found = find_discrepancies(fit, draws, np.random.default_rng(random_seed))
     doubtful = [d for d in found if verdict_of(d.p) != "fine"]
     rows = [_status_row(fit.status, hasattr(fit, "estimates"))]

@@ -201,8 +201,8 @@ def _joint(fit: Any, included: list[Any]) -> _Joint:
         weights = weights / float(fit.estimates.get("sigma", 1.0)) ** 2
     else:
         parameter = float(fit.estimates[design.parameters[0]]) if design.parameters else 1.0
-        likelihood = row_likelihood(family, design.y, design.trials, parameter)
-        weights = likelihood.terms(fit.linear_predictor).observed
+        likelihood = row_likelihood(family, design.y, design.trials, parameter, design.counts)
+        weights = likelihood.terms(fit.row_predictor()).observed
     roots, columns = [], []
     for block in blocks:
         D = effect_covariance(fit.estimates, f"sd_{block.group}", f"cor_{block.group}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from hmlm.design import Design, make_design, read_data
+from hmlm.design import Design, make_design
 from hmlm.errors import HmlmError, listed
 from hmlm.estimates import RATIOS, Scale, tidy_table
 from hmlm.families import Family
@@ -20,6 +20,7 @@ from hmlm.fitting.ols import MAX_DUMMIES
 from hmlm.formula import parse_formula
 from hmlm.spec import with_pooling
 from hmlm.tables import Table, number
+from hmlm.tables_read import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,8 +133,8 @@ def compare(
     outcomes = list(dict.fromkeys(f.design.spec.outcome for f in fits))
     if len(outcomes) > 1:
         raise HmlmError(f"fits of different outcomes do not compare: {listed(outcomes)}.")
-    if len({len(f.design.y) for f in fits}) > 1:
-        rows = listed(f"{f.label}: {len(f.design.y):,}" for f in fits)
+    if len({f.design.n_rows for f in fits}) > 1:
+        rows = listed(f"{f.label}: {f.design.n_rows:,}" for f in fits)
         raise HmlmError(
             f"the fits use different numbers of rows ({rows}): fit them to the same complete rows."
         )
@@ -284,6 +285,7 @@ def side_by_side(
     link: str | None = None,
     se: str | None = None,
     scale: Scale = "link",
+    aggregate: bool | str = "auto",
 ) -> Comparison:
     """Fit a model in every way that applies and put the fits side by side.
 
@@ -297,8 +299,8 @@ def side_by_side(
     ----------
     formula : str
         The model, in lme4's notation, with at least one group term.
-    data : data frame
-        The table.
+    data : data frame, lazy frame, relation or path
+        The table, as of `hmlm.Model`.
     family : str
         Family of the outcome.
     priors : mapping of str to Prior, optional
@@ -315,6 +317,8 @@ def side_by_side(
         Column of known standard errors of the outcome.
     scale : {"link", "ratio", "response"}
         See `compare`.
+    aggregate : {"auto", True, False}
+        Whether to fit from sums over the rows; as of `hmlm.Model`.
 
     Returns
     -------
@@ -324,7 +328,7 @@ def side_by_side(
     spec = parse_formula(formula, family, priors, link=link, se=se)
     if not spec.group_terms:
         raise HmlmError(f"'{formula}' has no group term: add one, such as (1 | group).")
-    grouped = read_data(spec, data)
+    grouped = read_table(spec, data, aggregate=aggregate)
     design = make_design(spec, grouped)
     alone = make_design(with_pooling(spec, "none"), grouped)
     pooled = make_design(with_pooling(spec, "complete"), grouped)
@@ -337,7 +341,7 @@ def side_by_side(
     fits: list[BayesFit | ClassicalFit] = [plain.run(pooled) if plain else sample(pooled)]
     own = sorted(len(b.levels) * len(b.columns) for b in alone.blocks)
     needed = sum(own) + len(alone.terms) + (bool(design.spec.family.scale) and not alone.known_se)
-    if len(alone.y) >= needed and sum(own[:-1]) <= MAX_DUMMIES:
+    if alone.n_rows >= needed and sum(own[:-1]) <= MAX_DUMMIES:
         fits.append(plain.run(alone) if plain else sample(alone))
     fits += [pooling.run(design)] if pooling else []
     return compare(*fits, sample(design), prob=prob, scale=scale)

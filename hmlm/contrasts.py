@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hmlm.cells import needs_rows
 from hmlm.data_grid import check_column, check_levels, factor_levels
 from hmlm.design import Design
 from hmlm.errors import HmlmError, listed, suggest
@@ -210,6 +211,10 @@ def _number_contrasts(
     if how is None:
         how = (0, 1) if set(np.unique(trained)) <= {0.0, 1.0} else 1
     if isinstance(how, str):
+        if how in ("sd", "iqr"):
+            instead = "Give two values, or a step, in place of 'sd' and 'iqr'"
+            group = next(iter(design.spec.groups), "group")
+            needs_rows(design.cells, f"The spread of '{column}'", group, instead)
         if how == "sd":
             x, half = frame[column].to_numpy(dtype=float), 0.5 * float(trained.std(ddof=1))
             return [_moved(column, "x + sd/2", "x - sd/2", x + half, x - half, sign)]

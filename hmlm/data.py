@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from typing import Any
 
@@ -11,7 +11,9 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
+from hmlm.cells import Cells
 from hmlm.errors import DataError, counted, listed, suggest
+from hmlm.value_checks import check_size, check_text
 
 RESERVED_GROUPS = frozenset(
     "chain draw term row beta sigma nu alpha phi zi hu cutpoint cutpoints".split()
@@ -39,6 +41,13 @@ class GroupedData:
     held : pandas.DataFrame or None
         Rows whose outcome alone is missing, kept aside to be predicted; their index is the number
         of the row in the table, from 0. None where such rows are left out like others.
+    cells : Cells or None
+        What the rows stand for where they are not the rows of the table.
+    origin : str
+        Where the rows came from, in a sentence, if that is not plain.
+    typical : mapping of str to value
+        The mean, or most frequent level, of predictors over the rows of the table, where `frame`
+        does not hold these rows.
     """
 
     frame: pd.DataFrame
@@ -48,11 +57,19 @@ class GroupedData:
     n_rows: int
     missing: Mapping[str, int]
     held: pd.DataFrame | None = None
+    cells: Cells | None = None
+    origin: str = ""
+    typical: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_used(self) -> int:
+        """Number of rows of the table that are used."""
+        return len(self.frame) if self.cells is None else self.cells.n
 
     @property
     def n_dropped(self) -> int:
         """Number of rows left out because a value was missing."""
-        return self.n_rows - len(self.frame) - self.n_held
+        return self.n_rows - self.n_used - self.n_held
 
     @property
     def n_held(self) -> int:
@@ -96,7 +113,10 @@ def read_columns(data: Any, columns: Sequence[str]) -> pd.DataFrame:
 
 def _read(data: Any, columns: Sequence[str]) -> dict[str, pd.Series]:
     if isinstance(data, Mapping):
-        data = pd.DataFrame(data)
+        try:
+            data = pd.DataFrame(data)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"the mapping is no table of equally long columns: {error}") from error
     table: Any = data
     if not isinstance(data, pd.DataFrame):
         try:
@@ -106,6 +126,7 @@ def _read(data: Any, columns: Sequence[str]) -> dict[str, pd.Series]:
                 f"data must be a pandas or polars data frame, not {type(data).__name__}."
             ) from error
     names = list(table.columns)
+    check_text("the name of a column", columns)
     if twice := [c for c in columns if names.count(c) > 1]:
         raise DataError(f"column '{twice[0]}' is there {names.count(twice[0])} times: rename one.")
     if absent := [c for c in columns if c not in names]:
@@ -138,6 +159,7 @@ def _plain(column: pd.Series) -> pd.Series:
     if isinstance(dtype, pd.CategoricalDtype):
         if isinstance(dtype.categories, (pd.IntervalIndex, pd.DatetimeIndex, pd.PeriodIndex)):
             column = column.cat.rename_categories(str)
+        check_text(f"a level of column '{name}'", dtype.categories)
         return column.cat.as_ordered()
     if pd.api.types.is_datetime64_any_dtype(dtype) or pd.api.types.is_timedelta64_dtype(dtype):
         raise _dates(name, len(column))
@@ -153,7 +175,10 @@ def _plain(column: pd.Series) -> pd.Series:
             return column.astype("int64" if whole else "float64")
         return column
     if pd.api.types.is_object_dtype(dtype):
-        present = column.dropna()
+        try:
+            present = column.dropna()
+        except ArithmeticError as error:  # a signalling NaN of the decimal module
+            raise DataError(f"column '{name}' holds a decimal that is no number (sNaN).") from error
         if all(isinstance(v, (bool, np.bool_)) for v in present):
             return column if column.isna().any() else column.astype(bool)
         try:
@@ -169,6 +194,7 @@ def _plain(column: pd.Series) -> pd.Series:
                 f"column '{name}' {'mixes' if len(kinds) > 1 else 'holds'} {listed(kinds)} in "
                 f"{counted(len(present), 'row')}: make it all numbers or all text."
             )
+        check_text(f"a level of column '{name}'", present.unique())
     return column
 
 
@@ -185,6 +211,7 @@ def make_grouped_data(
     groups: Iterable[str] = (),
     numeric: Iterable[str] = (),
     hold: Iterable[str] = (),
+    rows: int | None = None,
 ) -> GroupedData:
     """Check a table once and index its groups.
 
@@ -200,6 +227,8 @@ def make_grouped_data(
         Columns that must hold numbers: those of the outcome.
     hold : iterable of str
         Columns of the outcome: rows in which only these are missing are kept aside.
+    rows : int, optional
+        How many rows of a table the rows stand for, for messages.
 
     Returns
     -------
@@ -225,13 +254,7 @@ def make_grouped_data(
     factors = [f for g in groups for f in g.split(":")]
     table = _read(data, tuple(dict.fromkeys([*columns, *factors])))
     n_rows = len(next(iter(table.values())))
-    made = {f"{g}_term" for g in groups} | {f"{k}_{g}" for k in ("sd", "cor", "b") for g in groups}
-    for name in groups:
-        if name in RESERVED_GROUPS | made:
-            raise DataError(
-                f"a grouping column cannot be called '{name}', a name that the results use "
-                f"themselves: rename it, for example to '{name}_id'."
-            )
+    check_group_names(groups)
     for name in numeric:
         if not pd.api.types.is_numeric_dtype(table[name]):
             first = table[name].dropna().iloc[:1].tolist()
@@ -264,6 +287,7 @@ def make_grouped_data(
                     f"column '{name}' is infinite in {counted(infinite, 'row')}: correct them, or "
                     "make them missing to leave them out."
                 )
+            check_size(name, column.to_numpy(dtype=float))
         if isinstance(column.dtype, pd.CategoricalDtype):
             if (np.bincount(column.cat.codes, minlength=len(column.cat.categories)) == 0).any():
                 table[name] = column.cat.remove_unused_categories()
@@ -273,9 +297,9 @@ def make_grouped_data(
         index[name], levels[name] = index_levels(table, name)
         if len(levels[name]) < 2:
             raise DataError(
-                f"column '{name}' has one level in {counted(len(index[name]), 'row')}, so there is "
-                "nothing to pool: use a grouping column with two or more levels, or leave the "
-                f"term (... | {name}) out."
+                f"column '{name}' has one level in {counted(rows or len(index[name]), 'row')}, so "
+                "there is nothing to pool: use a grouping column with two or more levels, or leave "
+                f"the term (... | {name}) out."
             )
     return GroupedData(
         frame=pd.DataFrame(table, copy=False),
@@ -286,6 +310,23 @@ def make_grouped_data(
         missing=missing,
         held=held,
     )
+
+
+def check_group_names(groups: Sequence[str]) -> None:
+    """Refuse grouping factors whose names the results use themselves.
+
+    Raises
+    ------
+    DataError
+        For the first of them.
+    """
+    made = {f"{g}_term" for g in groups} | {f"{k}_{g}" for k in ("sd", "cor", "b") for g in groups}
+    for name in groups:
+        if name in RESERVED_GROUPS | made:
+            raise DataError(
+                f"a grouping column cannot be called '{name}', a name that the results use "
+                f"themselves: rename it, for example to '{name}_id'."
+            )
 
 
 def _outcome_alone(

@@ -148,15 +148,17 @@ def grid_of(fit: Any, /, **values: Any) -> pd.DataFrame:
     for column in predictors:
         if column in made:
             continue
-        series = frame[column]
-        if factor_levels(design, column):
+        series, typical = frame[column], design.data.typical
+        if column in typical:
+            held = _as_trained(pd.Series([typical[column]] * size), series)
+        elif factor_levels(design, column):
             held = series.mode().iloc[[0] * size].reset_index(drop=True)
         else:
             held = pd.Series(np.full(size, float(series.mean())))
         made[column] = held
     spec = design.spec
     for extra in (spec.trials, spec.standard_error, spec.weights):
-        if extra is not None and extra in frame and extra not in made:
+        if design.data.cells is None and extra is not None and extra in frame and extra not in made:
             middle = frame[extra].quantile(0.5, interpolation="nearest")
             made[extra] = pd.Series(np.full(size, middle))
     if not made:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hmlm.cells import moments
 from hmlm.data import read_only
 from hmlm.design import Design, Predictor
 from hmlm.prior_scales import (
@@ -230,8 +231,8 @@ def _resolve(
 ) -> tuple[PredictorPriors, list[PriorEntry]]:
     """Return the priors of one predictor, and the entries of effects under no pooling."""
     pooling = design.spec.pooling
-    outside = [Columns(b.Z, b.columns) for b in p.blocks] if pooling == "none" else []
-    columns = Columns(p.X, p.terms)
+    outside = [Columns.of_block(b) for b in p.blocks] if pooling == "none" else []
+    columns = Columns.of_population(p, design.cells)
     held = centre or bool(columns.ones.any()) or any(c.ones.any() for c in outside)
     beta, given = [], []
     extra = sum(c.stretch(p.terms) for c in outside)
@@ -246,7 +247,7 @@ def _resolve(
     sd: dict[str, tuple[Prior, ...]] = {}
     cor: dict[str, Prior] = {}
     for block in p.blocks if pooling == "partial" else ():
-        z = Columns(block.Z, block.columns)
+        z = Columns.of_block(block)
         rows = [user.sd(p, block, k, *group_sd(z, k, y)) for k in range(len(z.names))]
         sd[block.group] = tuple(r.prior for r in rows)
         entries += rows
@@ -281,12 +282,11 @@ def _resolve(
 def _parameter(design: Design, name: str, y: Scales) -> tuple[Prior, str]:
     """Return the default prior of a family parameter, and what it is made of."""
     if name == "sigma":
-        outcome = design.y
         known = y.unit.startswith("sd(") and design.spec.family.link == "identity"
-        sd = y.sd if known else float(outcome.std(ddof=1))
-        root = 1.0 if design.weights is None else float(np.sqrt(design.weights.mean()))
+        sd = y.sd if known else float(moments(design.y, design.counts).sd)
+        root = float(np.sqrt(design.mean_weight))
         note = f"sd({y.name if known else design.spec.outcome})"
-        note += "" if design.weights is None else ", of a row of weight 1"
+        note += "" if design.spec.weights is None else ", of a row of weight 1"
         return Prior("half-student-t", nu=4.0, sigma=sd * root), note
     if name == "nu":
         return Prior("gamma", alpha=2.0, beta=0.1), "normal tails to heavy ones"

@@ -5,7 +5,6 @@ Everything after this stage, Bayesian or classical, shares these columns, levels
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,15 +14,21 @@ import numpy as np
 from hmlm.blocks import Block as Block
 from hmlm.blocks import Predictor as Predictor
 from hmlm.blocks import Variable as Variable
-from hmlm.blocks import make_blocks
-from hmlm.data import GroupedData, make_grouped_data, read_only
-from hmlm.encoding import Encoding, encode
-from hmlm.errors import DataError, HmlmError, counted, listed
-from hmlm.linear import dependent_columns, within_groups
-from hmlm.outcome import make_outcome
+from hmlm.blocks import column_moments, encode_data, make_blocks
+from hmlm.cells import Cells, Moments, moments
+from hmlm.data import GroupedData, read_only
+from hmlm.design_checks import (
+    check_sizes,
+    independent_columns,
+    keep_columns,
+    repeated_by_groups,
+)
+from hmlm.encoding import Encoding
+from hmlm.errors import listed
+from hmlm.outcome import Outcome, make_outcome
 from hmlm.spec import GroupTerm, ModelSpec
-
-_ANY_TYPE = ("binary", "trials", "ordered", "category")
+from hmlm.table_columns import outcome_columns as outcome_columns
+from hmlm.table_columns import read_data as read_data
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -80,6 +85,48 @@ class Design:
     coords: Mapping[str, Any]
 
     @property
+    def n_rows(self) -> int:
+        """Number of rows of the table that the model is of."""
+        return len(self.y) if self.cells is None else self.cells.n
+
+    @property
+    def cells(self) -> Cells | None:
+        """What the rows stand for where they are not the rows of the table."""
+        return self.data.cells
+
+    @property
+    def counts(self) -> np.ndarray | None:
+        """How many rows of the table each row stands for, where its values are theirs."""
+        return None if self.cells is None or self.cells.sums else self.cells.counts
+
+    @property
+    def row_weights(self) -> np.ndarray:
+        """How many rows of the table each row stands for, as numbers: ones where it is itself."""
+        return np.ones(len(self.y)) if self.counts is None else self.counts.astype(float)
+
+    def rows_in(self, which: np.ndarray) -> int:
+        """Return how many rows of the table some rows stand for."""
+        return int(which.sum() if self.counts is None else self.counts[which].sum())
+
+    @property
+    def response_moments(self) -> Moments:
+        """Average and sd of the outcome less its offset over the rows of the table."""
+        if self.cells is not None and self.cells.y_moments is not None:
+            return self.cells.y_moments
+        return moments(self.response, self.counts)
+
+    @property
+    def mean_weight(self) -> float:
+        """Average weight of the rows of the table; one where there are no weights."""
+        if self.cells is not None and self.cells.sums:
+            return self.cells.mean_weight
+        if self.weights is None:
+            return 1.0
+        if self.counts is None:
+            return float(self.weights.mean())
+        return float(self.counts @ self.weights / self.counts.sum())
+
+    @property
     def known_se(self) -> bool:
         """Whether the standard errors of the outcome are known, so that sigma is one."""
         return self.spec.standard_error is not None
@@ -103,6 +150,7 @@ class Design:
             offset=self.offset,
             encoding=self.encoding,
             aliased=self.aliased,
+            moments=_term_moments(self.encoding, self.X, self.terms, self.cells),
         )
         return (mean, *self.distributional)
 
@@ -143,7 +191,7 @@ class Design:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was left out, in sentences: rows with missing values, and columns."""
-        notes = [self.data.missing_note] if self.data.missing_note else []
+        notes = [note for note in (self.data.origin, self.data.missing_note) if note]
         if self.aliased and self.spec.pooling == "none":
             notes.append(
                 "Left out because the groups' own coefficients repeat them: "
@@ -164,68 +212,6 @@ class Design:
     def response(self) -> np.ndarray:
         """The outcome less the offset."""
         return self.y if self.offset is None else self.y - self.offset
-
-
-def read_data(spec: ModelSpec, data: Any, missing: str = "drop") -> GroupedData:
-    """Check the columns that a specification names and index its grouping factors.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-        What to fit.
-    data : data frame
-        The table.
-    missing : {"drop", "impute"}
-        What becomes of rows whose outcome alone is missing: left out as all incomplete rows are,
-        or kept aside in `GroupedData.held` to be predicted.
-
-    Raises
-    ------
-    DataError
-        If the data cannot be used; see `make_grouped_data`.
-    """
-    if missing not in ("drop", "impute"):
-        raise HmlmError(f"missing is 'drop' or 'impute', not {missing!r}.")
-    extra = [spec.weights, spec.standard_error]
-    columns = [*spec.columns, *(c for c in extra if c and not _is_number(c))]
-    numeric = spec.outcome in spec.columns and spec.family.outcome not in _ANY_TYPE
-    return make_grouped_data(
-        data,
-        columns,
-        spec.all_groups,
-        [spec.outcome] if numeric else [],
-        outcome_columns(spec) if missing == "impute" else (),
-    )
-
-
-def outcome_columns(spec: ModelSpec) -> tuple[str, ...]:
-    """Return the columns that make the outcome and that nothing else needs.
-
-    Examples
-    --------
-    >>> from hmlm.formula import parse_formula
-    >>> outcome_columns(parse_formula("log(y) ~ x + (1 | g)"))
-    ('y',)
-    """
-    if spec.outcome in spec.columns:
-        return (spec.outcome,)
-    right = " ".join(
-        [spec.terms, *map(str, spec.group_terms), *map(str, spec.distributional), str(spec.trials)]
-    )
-    return tuple(c for c in spec.columns if _names(spec.outcome, c) and not _names(right, c))
-
-
-def _names(text: str, column: str) -> bool:
-    """Whether a formula has a column in it."""
-    return bool(re.search(rf"(?<![\w`]){re.escape(column)}(?![\w`(])|`{re.escape(column)}`", text))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def make_design(spec: ModelSpec, data: GroupedData, collinear: str = "error") -> Design:
@@ -252,9 +238,9 @@ def make_design(spec: ModelSpec, data: GroupedData, collinear: str = "error") ->
         If the model cannot be told from the data: a constant or collinear predictor, fewer rows
         than parameters, groups of one row with a slope.
     """
-    outcome = make_outcome(spec, data.frame)
+    outcome = _outcome(spec, data)
     mean = _make_predictor("", spec, spec.terms, spec.group_terms, data, collinear)
-    _check_sizes(spec, len(outcome.y), mean.X, mean.blocks)
+    check_sizes(spec, data.n_used, mean.X.shape[1], mean.blocks)
     others = [
         _make_predictor(d.name, spec, d.terms, d.group_terms, data, collinear)
         for d in spec.distributional
@@ -300,59 +286,51 @@ def _make_predictor(
     """Make the arrays of one linear predictor."""
     cut = not name and spec.family.outcome == "ordered"
     # The cutpoints of an ordinal outcome are its intercepts.
-    encoding = encode(f"1{text[1:]}" if cut else text, data.frame)
-    X, terms, aliased = _check_population(encoding.values, encoding.names, collinear)
-    if cut:
-        X, terms = X[:, 1:], terms[1:]
-    blocks = () if spec.pooling == "complete" else make_blocks(group_terms, data)
-    if spec.pooling == "none" and blocks:
-        repeated = _repeated_by_groups(X, max(blocks, key=lambda b: len(b.levels)))
-        aliased = (*aliased, *(t for t, r in zip(terms, repeated, strict=True) if r))
-        X, terms = X[:, ~repeated], tuple(t for t, r in zip(terms, repeated, strict=True) if not r)
-    return Predictor(
+    encoding = encode_data(f"1{text[1:]}" if cut else text, data)
+    offset = encoding.offset
+    if data.cells is not None and data.cells.sums and data.cells.has_offset and not name:
+        offset = np.zeros(len(encoding.values))  # taken off the outcome already
+    made = Predictor(
         name=name,
-        X=read_only(np.ascontiguousarray(X)),
-        terms=terms,
-        blocks=blocks,
-        offset=None if encoding.offset is None else read_only(encoding.offset),
+        X=read_only(np.ascontiguousarray(encoding.values)),
+        terms=encoding.names,
+        blocks=(),
+        offset=None if offset is None else read_only(offset),
         encoding=encoding,
-        aliased=aliased,
+        moments=column_moments((encoding,), encoding.values, data.cells),
     )
+    made = keep_columns(made, independent_columns(made, data.n_used, collinear))
+    if cut:
+        aliased = made.aliased
+        made = keep_columns(made, np.arange(len(made.terms)) > 0)
+        made = replace(made, aliased=aliased)
+    if spec.pooling != "complete":
+        made = replace(made, blocks=make_blocks(group_terms, data))
+    if spec.pooling == "none" and made.blocks:
+        repeated = repeated_by_groups(made.X, max(made.blocks, key=lambda b: len(b.levels)))
+        made = keep_columns(made, ~repeated)
+    return made
 
 
-def _repeated_by_groups(X: np.ndarray, block: Block) -> np.ndarray:
-    """Say which population columns own coefficients of every group, and earlier columns, repeat."""
-    if not X.shape[1]:
-        return np.zeros(0, dtype=bool)
-    residual = within_groups(block.Z, block.index, X).residual
-    size = np.sqrt((X**2).sum(axis=0))
-    repeated = np.asarray(np.sqrt((residual**2).sum(axis=0)) < 1e-7 * size)
-    left = np.flatnonzero(~repeated)
-    repeated[left[list(dependent_columns(residual[:, left]))]] = True
-    return repeated
+def _outcome(spec: ModelSpec, data: GroupedData) -> Outcome:
+    """Return the outcome of the rows, or what stands for it."""
+    cells = data.cells
+    if cells is not None and cells.y is not None:
+        return Outcome(y=cells.y)
+    return make_outcome(spec, data.frame, None if cells is None else cells.counts)
 
 
-def _check_population(
-    X: np.ndarray, terms: tuple[str, ...], collinear: str
-) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    """Refuse or drop columns that depend on earlier ones."""
-    dependent = dependent_columns(X)
-    if not dependent:
-        return X, terms, ()
-    if collinear == "error":
-        k, others = next(iter(dependent.items()))
-        if others in ([], [0]) and np.ptp(X[:, k]) == 0:
-            raise DataError(
-                f"predictor '{terms[k]}' has the same value ({X[0, k]:g}) in all "
-                f"{counted(len(X), 'row')}: leave it out of the formula."
-            )
-        raise DataError(
-            f"predictor '{terms[k]}' is collinear: in all {counted(len(X), 'row')} it is a linear "
-            f"combination of {listed(repr(terms[i]) for i in others)}. Leave one of them out, or "
-            "pass collinear='drop' to drop it as lme4 does."
-        )
-    keep = [k for k in range(len(terms)) if k not in dependent]
-    return X[:, keep], tuple(terms[k] for k in keep), tuple(terms[k] for k in dependent)
+def _term_moments(
+    encoding: Encoding, X: np.ndarray, terms: tuple[str, ...], cells: Cells | None
+) -> Moments | None:
+    """Return averages and spreads of the columns that were kept."""
+    if cells is None:
+        return None
+    if not cells.sums:
+        return moments(X, cells.counts)
+    own = cells.moments[encoding.text]
+    keep = [encoding.names.index(t) for t in terms]
+    return Moments(n=own.n, mean=own.mean[keep], sd=own.sd[keep])
 
 
 def group_blocks(design: Design) -> tuple[Block, ...]:
@@ -368,30 +346,3 @@ def group_blocks(design: Design) -> tuple[Block, ...]:
 def find_block(design: Design, group: str) -> Block:
     """Return the block of one grouping factor, under any pooling."""
     return next(b for b in group_blocks(design) if b.group == group)
-
-
-def _check_sizes(spec: ModelSpec, n: int, X: np.ndarray, blocks: tuple[Block, ...]) -> None:
-    """Refuse models with fewer rows than parameters."""
-    p = X.shape[1]
-    if n < p or (n == p and spec.family.scale):
-        raise DataError(
-            f"{counted(n, 'row')} are too few for {counted(p, 'population coefficient')} and a "
-            "residual: leave predictors out or add rows."
-        )
-    if spec.standard_error is not None or not spec.family.scale:
-        return
-    for block in blocks:
-        J, q = len(block.levels), len(block.columns)
-        if spec.pooling == "partial" and n <= J * q:
-            largest = int(block.sizes.max())
-            how = (
-                f"every group of '{block.group}' has one row"
-                if largest == 1
-                else f"the groups of '{block.group}' have at most {counted(largest, 'row')}"
-            )
-            raise DataError(
-                f"{how} ({counted(n, 'row')} for {counted(J, 'group')} with "
-                f"{counted(q, 'effect')} each): the effects of {listed(block.columns)} cannot be "
-                f"told from the residual. Use (1 | {block.group}) or fewer effects, a coarser "
-                "group, or leave the term out."
-            )

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hmlm.errors import DataError, FormulaError, counted
+from hmlm.value_checks import check_size
 
 _SIMPLE = re.compile(r"(?P<intercept>[01])(?: \+ (?P<names>\w+(?: \+ \w+)*))?")
 
@@ -85,7 +86,7 @@ def _split_offset(source: Any, columns: np.ndarray) -> tuple[np.ndarray, np.ndar
     return columns[:, ~is_offset], columns[:, is_offset].sum(axis=1)
 
 
-def encode(text: str, frame: pd.DataFrame) -> Encoding:
+def encode(text: str, frame: pd.DataFrame, counts: np.ndarray | None = None) -> Encoding:
     """Make the columns of a sum of terms.
 
     Parameters
@@ -94,6 +95,8 @@ def encode(text: str, frame: pd.DataFrame) -> Encoding:
         Terms that `hmlm.formula.parse_formula` has checked, with the intercept first.
     frame : pandas.DataFrame
         Complete rows.
+    counts : ndarray of int, shape (R,), optional
+        How many rows of the table each row stands for; one when None.
 
     Raises
     ------
@@ -111,25 +114,23 @@ def encode(text: str, frame: pd.DataFrame) -> Encoding:
     """
     if text == "0":
         return _no_columns(text, len(frame))
-    simple = _SIMPLE.fullmatch(text)
-    if simple:
-        plain = (simple["names"] or "").split(" + ") if simple["names"] else []
-        if all(n in frame and pd.api.types.is_numeric_dtype(frame[n]) for n in plain):
-            names = tuple(dict.fromkeys(["Intercept"] * (simple["intercept"] == "1") + plain))
-            return Encoding(
-                text=text,
-                names=names,
-                values=_plain_columns(names, frame),
-                offset=None,
-                source=None,
-            )
+    names = plain_names(text, frame)
+    if names is not None:
+        return Encoding(
+            text=text,
+            names=names,
+            values=_plain_columns(names, frame),
+            offset=None,
+            source=None,
+        )
     source = evaluate(text, frame).common
     if source is None:
         return _no_columns(text, len(frame))
     made = {name: np.asarray(term.data) for name, term in source.terms.items()}
     if constant := [name for name, values in made.items() if values.shape[-1:] == (0,)]:
         raise DataError(
-            f"predictor '{constant[0]}' has the same level in all {counted(len(frame), 'row')}: "
+            f"predictor '{constant[0]}' has the same level in all "
+            f"{counted(len(frame) if counts is None else int(counts.sum()), 'row')}: "
             "leave it out of the formula."
         )
     columns = np.column_stack([_tall(values, len(frame)) for values in made.values()])
@@ -137,10 +138,21 @@ def encode(text: str, frame: pd.DataFrame) -> Encoding:
     names = tuple(
         label for term in source.terms.values() if term.kind != "offset" for label in term.labels
     )
-    check_finite(dict(zip(names, values.T, strict=True)))
+    check_finite(dict(zip(names, values.T, strict=True)), counts)
     if offset is not None:
-        check_finite({"the offset": offset})
+        check_finite({"the offset": offset}, counts)
     return Encoding(text=text, names=names, values=values, offset=offset, source=source)
+
+
+def plain_names(text: str, frame: pd.DataFrame) -> tuple[str, ...] | None:
+    """Return the names of the columns where they are an intercept and columns of numbers."""
+    simple = _SIMPLE.fullmatch(text)
+    if not simple:
+        return None
+    plain = (simple["names"] or "").split(" + ") if simple["names"] else []
+    if not all(n in frame and pd.api.types.is_numeric_dtype(frame[n]) for n in plain):
+        return None
+    return tuple(dict.fromkeys(["Intercept"] * (simple["intercept"] == "1") + plain))
 
 
 def _no_columns(text: str, rows: int) -> Encoding:
@@ -171,12 +183,15 @@ def evaluate(text: str, frame: pd.DataFrame) -> Any:
     return matrices
 
 
-def check_finite(columns: Mapping[str, np.ndarray]) -> None:
-    """Raise a DataError for the first column that is not finite in some rows."""
+def check_finite(columns: Mapping[str, np.ndarray], counts: np.ndarray | None = None) -> None:
+    """Raise a DataError for the first column that is not finite in some rows, or far too large."""
     for name, values in columns.items():
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
+            rows = len(bad) if counts is None else int(counts[bad].sum())
+            first = f", the first being row {bad[0]} of the complete rows"
             raise DataError(
-                f"'{name}' is not finite in {counted(len(bad), 'row')}, the first being row "
-                f"{bad[0]} of the complete rows: change the values or the function (log of zero?)."
+                f"'{name}' is not finite in {counted(rows, 'row')}{first * (counts is None)}: "
+                "change the values or the function (log of zero?)."
             )
+        check_size(name, values)

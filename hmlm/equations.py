@@ -204,7 +204,7 @@ def model_text(design: Design, priors: ResolvedPriors) -> str:
     for note in _pooling_notes(design, clean):
         lines += ["", *wrap_words(note, WIDTH)]
     sizes = [f"{name}: {groups} of {of}" for name, groups, of in _group_rows(design)]
-    data = "; ".join([counted(len(design.y), "row"), *sizes])
+    data = "; ".join([counted(design.n_rows, "row"), *sizes])
     lines += ["", "Data", *wrap_words(data, WIDTH, indent="  ", hanging="    ")]
     if design.data.n_dropped:
         lines += wrap_words(design.data.missing_note, WIDTH, indent="  ", hanging="    ")
@@ -300,7 +300,7 @@ def model_html(design: Design, priors: ResolvedPriors) -> str:
         *(f"<p>{note}</p>" for note in _pooling_notes(design, html_name)),
     ]
     groups = [(html_name(name), groups, of) for name, groups, of in _group_rows(design)]
-    rows = counted(len(design.y), "row")
+    rows = counted(design.n_rows, "row")
     if groups:
         parts.append(html_table(("Factor", "Groups", "Rows in a group"), groups, f"Data: {rows}"))
     else:

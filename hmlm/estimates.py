@@ -10,6 +10,7 @@ import numpy as np
 from hmlm.design import Block, Design, Variable, find_block, group_blocks
 from hmlm.errors import HmlmError
 from hmlm.families import PARAMETERS
+from hmlm.group_rows import constant_within, group_values, row_shares
 from hmlm.linear import within_groups
 from hmlm.links import from_link, to_link
 
@@ -111,16 +112,12 @@ def line_lead(design: Design, block: Block) -> np.ndarray | None:
     if not inside.any():
         return None
     lead = np.repeat(total_lead(design, block)[None], len(block.levels), axis=0)
-    first = np.zeros(len(block.levels), dtype=int)
-    first[block.index[::-1]] = np.arange(len(block.index))[::-1]
+    constant, own = constant_within(design, block), group_values(design, block)
     for m, k in enumerate(others):
         if not inside[m]:
             continue
-        column = design.X[:, k]
-        own = column[first]
-        constant = np.array_equal(column, own[block.index])
-        if constant and "Intercept" in block.columns:
-            lead[:, block.columns.index("Intercept"), k] = own
+        if constant[k] and "Intercept" in block.columns:
+            lead[:, block.columns.index("Intercept"), k] = own[:, k]
         else:
             lead[:, :, k] = within.coefficients[:, :, m]
     return lead
@@ -143,9 +140,10 @@ def group_means(design: Design, block: Block, mu: np.ndarray) -> np.ndarray:
     ndarray, shape (..., J)
         The averages.
     """
-    flat = mu.reshape(-1, mu.shape[-1])
-    sums = np.stack([np.bincount(block.index, row, len(block.levels)) for row in flat])
-    return (sums / block.sizes).reshape(*mu.shape[:-1], len(block.levels))
+    flat, (weight, total) = mu.reshape(-1, mu.shape[-1]), row_shares(design, block)
+    rows = flat if weight is None else flat * weight
+    sums = np.stack([np.bincount(block.index, row, len(block.levels)) for row in rows])
+    return (sums / total).reshape(*mu.shape[:-1], len(block.levels))
 
 
 def bounds_of_means(

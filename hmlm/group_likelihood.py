@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 from scipy import special
 
+from hmlm.cells import needs_rows
 from hmlm.design import Block, Design, find_block
 from hmlm.likelihoods.structure import parent_of
 from hmlm.log_likelihood import log_density
@@ -114,7 +115,7 @@ def integrate_groups(
         shape = (len(block.root), len(block.block.levels), len(block.block.columns))
         without[block.name] = np.broadcast_to(0.0, shape)
     outer = find_block(design, group)
-    rows = new_rows(design, None, "include")
+    rows = new_rows(design, None, "include", cells=True)
     order = np.argsort(outer.index, kind="stable")
     starts = np.searchsorted(outer.index[order], np.arange(len(outer.levels) + 1))
     n_draws = len(inside[0].root)
@@ -187,7 +188,10 @@ def _one_group(
         assert A[0] is not None
         sigma = np.ones(len(A[0])) if design.known_se else posterior["sigma"]
         w = np.ones(len(y)) if weights is None else weights
-        return _gaussian(y - etas[0], A[0], sigma, w)
+        found = _gaussian(y - etas[0], A[0], sigma, w)
+        return found if design.cells is None else found + _rest(design, members, sigma)
+
+    counts = None if design.counts is None else design.counts[members]
 
     def density(moved: list[np.ndarray]) -> np.ndarray:
         values = log_density(
@@ -199,6 +203,7 @@ def _one_group(
             weights=weights,
             cutpoints=posterior.get("cutpoints"),
         )
+        values = values if counts is None else values * counts
         # Means that the family cannot have, as negative ones of counts.
         return np.where(np.isnan(values), -np.inf, values)
 
@@ -211,6 +216,20 @@ def _one_group(
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         mode, H = _mode(density, at, A, steps)
         return _quadrature(density, at, mode, H)
+
+
+def _rest(design: Design, members: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Return what the rows add that made-up rows stand for: their number, and what they explain."""
+    cells = design.cells
+    assert cells is not None
+    assert cells.within is not None
+    if design.spec.weights is not None or design.known_se:
+        needs_rows(
+            cells, "The log likelihood of single groups under weights", *design.spec.groups[:1]
+        )
+    more = int(cells.counts[members].sum()) - len(members)
+    square = float(cells.within[members].sum()) / sigma**2
+    return np.asarray(-0.5 * (more * np.log(2 * np.pi * sigma**2) + square))
 
 
 def _gaussian(r: np.ndarray, A: np.ndarray, sigma: np.ndarray, w: np.ndarray) -> np.ndarray:

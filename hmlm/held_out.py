@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hmlm.blocks import Predictor
+from hmlm.cells import needs_rows
 from hmlm.design import Design, make_design, read_data
 from hmlm.errors import HmlmError, listed
 from hmlm.prediction import block_covariance, draw_effects, effect_root
@@ -49,6 +50,7 @@ def refit_rows(fit: Any, keep: np.ndarray, random_seed: int | None = None) -> An
 
 def refit_design(design: Design, method: Any, keep: np.ndarray, random_seed: int | None) -> Any:
     """Fit a design to some of its rows; see `refit_rows`."""
+    needs_rows(design.cells, "A fit to some of the rows", *design.spec.groups[:1])
     frame = design.data.frame[keep].reset_index(drop=True)
     fewer = make_design(design.spec, read_data(design.spec, frame), "drop")
     for p, own in zip(design.predictors, fewer.predictors, strict=False):

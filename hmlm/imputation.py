@@ -11,7 +11,7 @@ import pandas as pd
 from hmlm.design import Design
 from hmlm.errors import DataError, counted, listed
 from hmlm.families import Family
-from hmlm.model import Model
+from hmlm.model import Model, chosen_method
 from hmlm.pooled_fit import PooledFit
 
 
@@ -113,9 +113,11 @@ def impute_fit(
     seeds: list[int | None] = [None] * len(models)
     if random_seed is not None:
         seeds = [int(s) for s in np.random.SeedSequence(random_seed).generate_state(len(models))]
+    chosen = chosen_method(method)
     return PooledFit(
         fits=tuple(
-            own.fit(method, random_seed=seed, progressbar=progressbar)
+            # Not own.fit, which takes an interrupt for itself.
+            chosen.run(own.design, random_seed=seed, progressbar=progressbar)
             for own, seed in zip(models, seeds, strict=True)
         )
     )

@@ -219,7 +219,7 @@ def make_levels(
 ) -> list[tuple[str, list[Equation]]]:
     """Write each level with its heading, from the rows upward."""
     factors, pooling = make_factors(design), design.spec.pooling
-    count = _count(n, "i", len(design.y))
+    count = _count(n, "i", design.n_rows)
     sections = [(n.words("Level 1: rows ") + count, list(_row_equations(design, factors, n)))]
     for f in sorted(factors, key=lambda f: f.level):
         heading = n.name(f"Level {f.level}: {clip(f.group, 24)} ") + _count(n, f.index, f.size)

@@ -146,11 +146,18 @@ def _check_data(smaller: Design, larger: Design) -> None:
             "fits of different outcomes do not compare: "
             f"{listed([smaller.spec.outcome, larger.spec.outcome])}."
         )
-    if len(smaller.y) != len(larger.y):
+    if smaller.n_rows != larger.n_rows:
         raise HmlmError(
-            f"the fits use {counted(len(smaller.y), 'row')} and {counted(len(larger.y), 'row')}, "
+            f"the fits use {counted(smaller.n_rows, 'row')} and {counted(larger.n_rows, 'row')}, "
             "perhaps because of missing values: fit both to the same complete rows."
         )
+    if smaller.cells is not None or larger.cells is not None:
+        own, other = smaller.response_moments, larger.response_moments
+        if not np.allclose([own.mean, own.sd], [other.mean, other.sd], rtol=1e-9) or (
+            smaller.spec.weights != larger.spec.weights
+        ):
+            raise HmlmError("the fits have different outcomes: fit both to the same table.")
+        return
     ones, zeros = np.ones(len(larger.y)), np.zeros(len(larger.y))
     for what, fill, values in (
         ("outcomes", zeros, (smaller.y, larger.y)),
@@ -166,13 +173,18 @@ def _check_data(smaller: Design, larger: Design) -> None:
 
 
 def _check_population(smaller: Design, larger: Design, restricted: bool) -> None:
-    inside = _spanned(smaller.X, larger.X)
+    if smaller.cells is not None or larger.cells is not None:
+        # Sums do not show the rows: columns are the same where their names are.
+        inside = np.isin(smaller.terms, larger.terms)
+    else:
+        inside = _spanned(smaller.X, larger.X)
     if outside := [t for t, i in zip(smaller.terms, inside, strict=True) if not i]:
         raise HmlmError(f"not nested: the larger fit lacks {listed(outside)} of the smaller one.")
-    if restricted and not (
-        sorted(smaller.terms) == sorted(larger.terms)
-        and np.array_equal(smaller.X, larger.X[:, [larger.terms.index(t) for t in smaller.terms]])
-    ):
+    same = sorted(smaller.terms) == sorted(larger.terms)
+    if same and smaller.cells is None and larger.cells is None:
+        order = [larger.terms.index(t) for t in smaller.terms]
+        same = np.array_equal(smaller.X, larger.X[:, order])
+    if restricted and not same:
         raise HmlmError(
             "REML likelihoods of models with different fixed effects are those of different data "
             "and do not compare: fit the models with hmlm.ML() instead."

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 
-def dependent_columns(X: np.ndarray, tolerance: float = 1e-7) -> dict[int, list[int]]:
+def dependent_columns(
+    X: np.ndarray, tolerance: float = 1e-7, spread: np.ndarray | None = None
+) -> dict[int, list[int]]:
     """Find columns that are linear combinations of earlier ones.
 
     Parameters
@@ -17,6 +19,9 @@ def dependent_columns(X: np.ndarray, tolerance: float = 1e-7) -> dict[int, list[
     tolerance : float
         Part of a column's length that has to remain outside the span of the earlier ones; R's
         `lm` uses 1e-7.
+    spread : ndarray, shape (p,), optional
+        Square root of the sum of squares of each column less its average, where X are not the
+        rows themselves.
 
     Returns
     -------
@@ -49,9 +54,9 @@ def dependent_columns(X: np.ndarray, tolerance: float = 1e-7) -> dict[int, list[
         if k in suspects and kept:
             coefficient, *_ = np.linalg.lstsq(X[:, kept] / scale[kept], X[:, k] / scale[k])
             rest = X[:, k] / scale[k] - X[:, kept] / scale[kept] @ coefficient
-            spread = np.std(X[:, k]) / scale[k]
+            varies = np.std(X[:, k]) * np.sqrt(n) if spread is None else float(spread[k])
             # Relative to what varies of the column, and never below the rounding of its numbers.
-            if np.linalg.norm(rest) < max(tolerance * min(1.0, spread * np.sqrt(n)), 1e-13):
+            if np.linalg.norm(rest) < max(tolerance * min(1.0, varies / scale[k]), 1e-13):
                 found[k] = [
                     i
                     for i, c in zip(kept, coefficient, strict=True)

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hmlm.data import GroupedData
-from hmlm.design import Design, make_design, read_data
+from hmlm.design import Design, make_design
 from hmlm.errors import HmlmError
 from hmlm.families import Family
+from hmlm.fitting.interruption import run_method
 from hmlm.formula import parse_formula
 from hmlm.spec import ModelSpec, with_pooling, with_priors
+from hmlm.tables_read import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +30,11 @@ class Model:
         The model in lme4's notation, for example ``"y ~ x + (x | group)"``; see
         `hmlm.formula.parse_formula`. A count out of trials is ``p(successes, trials)``. A family
         parameter may have a formula of its own: ``"y ~ x + (1 | group); sigma ~ x"``.
-    data : pandas.DataFrame, polars.DataFrame or another eager table
-        The rows. Those with a missing value in a column of the formula are left out and counted
-        in ``status``.
+    data : data frame, lazy frame, relation or path
+        The rows: a pandas, polars or other table in memory; or one that may be larger than memory:
+        a polars LazyFrame, a DuckDB relation, a Dask or PySpark data frame, or the path or glob of
+        Parquet or CSV files. Rows with a missing value in a column of the formula are left out and
+        counted in ``status``.
     family : str or Family
         Family of the outcome: gaussian, student-t, bernoulli, binomial, beta-binomial, poisson,
         negative-binomial, gamma, lognormal, beta, ordinal, categorical, or a zero-inflated or
@@ -50,6 +54,13 @@ class Model:
     missing : {"drop", "impute"}
         Leave rows with missing values out, or keep those aside whose outcome alone is missing, to
         be predicted by `hmlm.predict_missing`. Other gaps: see `hmlm.impute_fit`.
+    aggregate : {"auto", True, False}
+        Fit from sums over the rows, which are all that the likelihood depends on, made where the
+        data are: a gaussian model takes the products of its columns within groups, others how
+        often each combination of values occurs. "auto" does so for tables that may be larger than
+        memory; False reads the columns of the formula into memory.
+    memory_limit : str, optional
+        How much memory DuckDB may take to read files, and sums or merged rows, as ``"1GiB"``.
 
     Raises
     ------
@@ -79,6 +90,8 @@ class Model:
         se: str | None = None,
         collinear: str = "error",
         missing: str = "drop",
+        aggregate: bool | str = "auto",
+        memory_limit: str | None = None,
     ) -> None:
         if collinear not in ("error", "drop"):
             raise HmlmError(f"collinear is 'error' or 'drop', not {collinear!r}.")
@@ -86,7 +99,8 @@ class Model:
             if column is not None and not isinstance(column, str):
                 raise HmlmError(f"{name} is the name of a column, not {column!r:.60}.")
         spec = parse_formula(formula, family, priors, weights, link, se)
-        self._set(spec, read_data(spec, data, missing), collinear)
+        table = read_table(spec, data, missing, aggregate, memory_limit)
+        self._set(spec, table, collinear)
         if spec.priors:
             self._resolved()
 
@@ -205,18 +219,10 @@ class Model:
         Returns
         -------
         BayesFit or ClassicalFit
-            Draws or estimates, with `.status`, `.summary()` and `.predict()`.
+            Draws or estimates, with `.status`, `.summary()` and `.predict()`. Sampling that is
+            interrupted (Ctrl-C) after tuning gives a fit of what was drawn, whose status says so.
         """
-        if method is None:
-            from hmlm.fitting.nuts import NUTS
-
-            method = NUTS()
-        if isinstance(method, type) or not hasattr(method, "run"):
-            raise HmlmError(
-                f"method must be a method object such as hmlm.REML() or hmlm.NUTS(draws=1000), not "
-                f"{method!r:.60}."
-            )
-        return method.run(self._design, random_seed=random_seed, progressbar=progressbar)
+        return run_method(chosen_method(method), self._design, random_seed, progressbar)
 
     def imply_priors(self, prob: float = 0.9, random_seed: int | None = None) -> pd.DataFrame:
         """Say the priors as what they imply; see `hmlm.imply_priors`.
@@ -306,3 +312,17 @@ class Model:
         from hmlm.equations import model_html
 
         return model_html(self._design, self._resolved())
+
+
+def chosen_method(method: Any) -> Any:
+    """Return a method, `NUTS()` when None; refuse what is none."""
+    if method is None:
+        from hmlm.fitting.nuts import NUTS
+
+        return NUTS()
+    if isinstance(method, type) or not hasattr(method, "run"):
+        raise HmlmError(
+            f"method must be a method object such as hmlm.REML() or hmlm.NUTS(draws=1000), not "
+            f"{method!r:.60}."
+        )
+    return method

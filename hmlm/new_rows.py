@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from hmlm.cells import needs_rows
 from hmlm.data import index_levels, read_columns
 from hmlm.design import Block, Design, Predictor
 from hmlm.errors import DataError, HmlmError, counted, listed, suggest
@@ -132,7 +133,9 @@ class NewRows:
         return len(self.mean.offset)
 
 
-def new_rows(design: Design, new_data: Any, groups: Groups, observed: bool = False) -> NewRows:
+def new_rows(
+    design: Design, new_data: Any, groups: Groups, observed: bool = False, cells: bool = False
+) -> NewRows:
     """Make the arrays of new rows with the meaning that every column had in the fit.
 
     Parameters
@@ -145,15 +148,21 @@ def new_rows(design: Design, new_data: Any, groups: Groups, observed: bool = Fal
         What is to become of group effects; see `group_modes`.
     observed : bool
         Whether new outcomes will be drawn, for which trials or standard errors must be there.
+    cells : bool
+        Whether rows that stand for others will do in the place of those of the fit.
 
     Raises
     ------
+    HmlmError
+        If the rows of the fit are asked for, and the model has their sums only.
     DataError
         If a column is missing or has missing values, or (under ``groups="include"``) a level was
         not in the data of the fit.
     """
     modes = group_modes(design, groups)
     if new_data is None:
+        if not cells:
+            needs_rows(design.cells, "A result row by row", *design.spec.groups[:1])
         n = len(design.y)
         return NewRows(
             predictors=tuple(

@@ -14,13 +14,16 @@ from hmlm.design import Design, make_design, read_data
 from hmlm.errors import DataError, FormulaError, HmlmError, counted
 from hmlm.fitting.conditional_effects import draw_conditional_effects
 from hmlm.fitting.diagnostics import diagnose
+from hmlm.fitting.interruption import interruption_notes, run_method
 from hmlm.fitting.settings import check_seed
 from hmlm.formula import parse_formula, split_formulas
 from hmlm.grammar import scan_formula, split_sum, write
+from hmlm.lazy_table import encoded_texts
 from hmlm.priors import check_priors
 from hmlm.spec import ModelSpec
 from hmlm.status import Status
 from hmlm.storage import chosen_collinear
+from hmlm.tables_read import read_table
 
 # What stands between quotes, or a dot that is no part of a name or a number.
 _DOT = re.compile(r"""(`[^`]*`|'[^']*'|"[^"]*")|(?<![\w.])\.(?![\w.])""")
@@ -100,10 +103,10 @@ def update_fit(
         design = replace(design, spec=spec)
     else:
         missing = "drop" if design.data.held is None else "impute"
-        rows = _old_rows(design, spec) if data is None else read_data(spec, data, missing)
+        rows = _old_rows(design, spec) if data is None else read_table(spec, data, missing)
         design = make_design(spec, rows, collinear or chosen_collinear(design))
     seed = getattr(fit, "random_seed", None) if random_seed is None else random_seed
-    return chosen.run(design, random_seed=seed, progressbar=progressbar)
+    return run_method(chosen, design, seed, progressbar)
 
 
 def extend_fit(
@@ -151,8 +154,9 @@ def extend_fit(
         raise HmlmError(
             f"{type(fit).__name__} has no draws to add to: fit the model with hmlm.NUTS()."
         )
-    n = fit._shape[1]
-    method = replace(fit.method, draws=draws)
+    chains, n = fit._shape
+    # Of a fit that was interrupted, chains that had hardly begun are missing.
+    method = replace(fit.method, draws=draws, chains=chains)
     runs = fit._runs
     if not runs:
         raise HmlmError(
@@ -169,7 +173,13 @@ def extend_fit(
             "leave it out, or take another."
         )
     design: Design = fit.design
-    more = method.run(design, random_seed=seed, progressbar=progressbar)
+    more = run_method(method, design, seed, progressbar)
+    if more._shape[0] < chains:
+        raise KeyboardInterrupt(
+            f"sampling was interrupted while only {more._shape[0]} of {chains} chains had new "
+            "draws: the fit is as it was."
+        )
+    added = more._shape[1]
     was, now = ([(e.parameter, e.prior) for e in f.priors.entries] for f in (fit, more))
     if was != now or more._parameters.keys() != fit._parameters.keys():
         raise HmlmError(
@@ -179,16 +189,20 @@ def extend_fit(
     parameters = _joined(fit._parameters, more._parameters)
     stats = _joined(fit._stats, more._stats)
     runs = (*runs, *more._runs)
-    made = replace(method, draws=n + draws)
+    made = replace(method, draws=n + added)
     again = "started" if str(made) == "Gibbs" else "tuned"
     note = (
-        f"{counted(draws, 'draw')} a chain added to {n:,} with random_seed {seed}, the sampler "
+        f"{counted(added, 'draw')} a chain added to {n:,} with random_seed {seed}, the sampler "
         f"{again} again."
     )
+    told = [*fit.status.notes, *interruption_notes(fit.status)]
+    status = _diagnose_all(design, parameters, stats, made, [*told, note])
+    if added < draws:
+        status = replace(status, problems=(more.status.problems[0], *status.problems))
     return replace(
         fit,
         method=made,
-        status=_diagnose_all(design, parameters, stats, made, [*fit.status.notes, note]),
+        status=status,
         seconds=fit.seconds + more.seconds,
         _parameters=parameters,
         _stats=stats,
@@ -261,6 +275,14 @@ def _old_rows(design: Design, spec: ModelSpec) -> GroupedData:
         raise DataError(
             f"a fit keeps the columns of its formula only, and '{lacking[0]}' is none of them: "
             "give the table too, as update(data=...)."
+        )
+    if old.cells is not None:
+        known = set(encoded_texts(spec)) <= set(old.cells.encodings)
+        if known and spec.outcome == design.spec.outcome and spec.family is design.spec.family:
+            return old
+        raise DataError(
+            f"'{spec.formula}' needs other sums over the table than the fit has: give the table "
+            "too, as update(data=...)."
         )
     rows = read_data(spec, old.frame)
     return replace(rows, n_rows=old.n_rows, missing=old.missing, held=old.held)

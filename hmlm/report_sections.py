@@ -112,18 +112,22 @@ def data_section(design: Design) -> str:
     if not data.missing_note:
         notes.insert(0, "No row was left out: none has a missing value in a column of the model.")
     parts = [
-        paragraphs([f"{counted(data.n_rows, 'row')} in the table, {len(design.y):,} used.", *notes])
+        paragraphs([f"{counted(data.n_rows, 'row')} in the table, {design.n_rows:,} used.", *notes])
     ]
     if data.groups:
         rows = []
         for group in data.groups:
-            sizes = np.bincount(data.index[group], minlength=len(data.levels[group]))
+            counts = None if data.cells is None else data.cells.counts
+            found = np.bincount(data.index[group], counts, len(data.levels[group]))
+            sizes = found.astype(np.int64)
             low, middle, high = sizes.min(), np.median(sizes), sizes.max()
             rows.append([group, f"{len(sizes):,}", f"{low:,}", f"{middle:,g}", f"{high:,}"])
         head = ["grouping factor", "groups", "smallest", "median", "largest"]
         parts.append(table_html(Table(header=head, rows=rows), "Groups, and their sizes in rows"))
     else:
         parts.append(paragraphs(["The rows belong to no groups that the model knows of."]))
+    if data.cells is not None:  # whose frame does not hold the rows
+        return "\n".join(parts)
     rows = [_column_row(name, data.frame[name]) for name in data.frame.columns]
     head = ["column", "kind", "values", "smallest", "mean", "largest"]
     parts.append(table_html(Table(header=head, rows=rows, left=2), "Columns of the model"))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hmlm.cells import needs_rows
 from hmlm.design import Design
 from hmlm.errors import HmlmError
 from hmlm.formula import parse_formula
@@ -69,6 +70,8 @@ def save_fit(fit: Any, path: str | os.PathLike[str], *, effects: bool = True) ->
             f"{type(fit).__name__} is no fit of one model: save what model.fit(...) returns."
         )
     design: Design = fit.design
+    group = next(iter(design.spec.groups), "group")
+    needs_rows(design.cells, "A saved fit", group, "Write its tables, as hmlm.tidy(fit)")
     arrays, columns = pack_frame(design.data.frame)
     spec = design.spec
     check_spoken(spec, parse_formula(spec.formula, spec.family, weights=spec.weights))

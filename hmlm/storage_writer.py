@@ -99,7 +99,7 @@ def write_store(
             _write_zarr(folder, head, whole)
         if kind == "zip":
             _pack(folder, file)
-        _put(folder if kind == "folder" else file, target)
+        put_made(folder if kind == "folder" else file, target)
     except Exception as error:
         raise HmlmError(
             f"'{path}' could not be written ({error!s:.300}); what was there before is as it was. "
@@ -214,8 +214,16 @@ def _pack(folder: Path, file: Path) -> None:
             archive.write(piece, piece.relative_to(folder).as_posix())
 
 
-def _put(made: Path, target: Path) -> None:
-    """Put what was made in its place: a file in one step, a folder by two renamings."""
+def put_made(made: Path, target: Path) -> None:
+    """Put what was made in its place: a file in one step, a folder by two renamings.
+
+    Parameters
+    ----------
+    made : Path
+        A file or folder beside its place, ``.<name>.<token>.tmp``.
+    target : Path
+        The place. A folder that is there is set aside as ``.<name>.<token>.old`` in between.
+    """
     if made.is_file():
         with made.open("rb+") as file:
             os.fsync(file.fileno())

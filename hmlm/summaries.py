@@ -45,7 +45,7 @@ class Summary:
 
 def _groups_line(design: Design) -> str:
     counts = ", ".join(f"{counted(len(b.levels), 'group')} of '{b.group}'" for b in design.blocks)
-    return f"{counted(len(design.y), 'observation')}" + (f"; {counts}" if counts else "")
+    return f"{counted(design.n_rows, 'observation')}" + (f"; {counts}" if counts else "")
 
 
 def _three(value: float) -> str:
@@ -148,17 +148,18 @@ def classical_summary(fit: Any) -> Summary:
         parts.append(f"{meaning} ({name}): {float(fit.estimates[name]):.7f}")
     if "sigma" in fit.estimates and not (design.spec.pooling == "partial" and design.blocks):
         parts.append(f"Residual standard deviation: {float(fit.estimates['sigma']):.7f}")
-    residuals = fit.standardized_residuals
-    known = residuals[~np.isnan(residuals)]
-    quantiles = np.quantile(known if len(known) else np.full(1, np.nan), [0, 0.25, 0.5, 0.75, 1])
-    parts.append(
-        Table(
-            header=["Min", "Q1", "Med", "Q3", "Max"],
-            rows=[[f"{v:.8f}" for v in quantiles]],
-            title="Standardized within-group residuals:" if gaussian else "Pearson residuals:",
-            left=0,
+    if design.cells is None:
+        residuals = fit.standardized_residuals
+        known = residuals[~np.isnan(residuals)]
+        known = known if len(known) else np.full(1, np.nan)
+        parts.append(
+            Table(
+                header=["Min", "Q1", "Med", "Q3", "Max"],
+                rows=[[f"{v:.8f}" for v in np.quantile(known, [0, 0.25, 0.5, 0.75, 1])]],
+                title="Standardized within-group residuals:" if gaussian else "Pearson residuals:",
+                left=0,
+            )
         )
-    )
     parts.append(_groups_line(design))
     return Summary(parts=[*parts, *_status_lines(fit.status)])
 

@@ -10,13 +10,13 @@ import pandas as pd
 
 from hmlm.design import Block, Design, find_block
 from hmlm.errors import HmlmError, listed, suggest
+from hmlm.group_rows import group_variance
 from hmlm.prediction import block_covariance
 from hmlm.variance_parts import (
     Parts,
     check_pooled,
     check_prob,
     fit_values,
-    group_variance,
     share_of,
     spread_of,
     variance_parts,
@@ -236,8 +236,11 @@ def _parts_at(fit: Any, places: dict[str, float], method: str | None) -> tuple[P
             Z = np.array(block.Z)
             for name, value in places.items():
                 if name in block.columns:
-                    Z[:, block.columns.index(name)] = value
-            groups[block.group] = group_variance(block_covariance(values, p, block), Z)
+                    one = (
+                        1.0 if block.cells is None or block.cells.ones is None else block.cells.ones
+                    )
+                    Z[:, block.columns.index(name)] = value * one
+            groups[block.group] = group_variance(block_covariance(values, p, block), block, Z)
         moved.append(
             Parts(
                 term=parts.term,

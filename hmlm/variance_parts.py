@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from hmlm.cells import needs_rows
 from hmlm.design import Design
 from hmlm.errors import HmlmError
 from hmlm.expectation import expected_outcome
 from hmlm.families import Family
 from hmlm.fitting.bayes_fit import BayesFit
+from hmlm.group_rows import column_covariance, group_variance
 from hmlm.links import from_link, to_link
 from hmlm.new_rows import new_rows
 from hmlm.prediction import block_covariance, family_values, linear_predictors
@@ -101,11 +103,6 @@ def fit_values(fit: Any, effects: bool = False) -> dict[str, np.ndarray]:
     }
 
 
-def group_variance(D: np.ndarray, Z: np.ndarray) -> np.ndarray:
-    """Return the average of z'Dz over the rows: trace(D Z'Z) / N, shape (draws,)."""
-    return np.asarray(np.einsum("skl,kl->s", D, Z.T @ Z / len(Z)))
-
-
 def variance_parts(fit: Any, method: str | None = None) -> tuple[Parts, ...]:
     """Take the variance of a fit apart.
 
@@ -128,6 +125,8 @@ def variance_parts(fit: Any, method: str | None = None) -> tuple[Parts, ...]:
     """
     check_pooled(fit, "the split of the variance", groups=False)
     design: Design = fit.design
+    if design.cells is not None and design.cells.sums and (design.spec.weights or design.known_se):
+        needs_rows(design.cells, "The split of the variance under weights", *design.spec.groups[:1])
     values = fit_values(fit)
     n_draws = len(next(iter(values.values())))
     categorical = design.spec.family.outcome == "category"
@@ -141,11 +140,11 @@ def variance_parts(fit: Any, method: str | None = None) -> tuple[Parts, ...]:
     for p in design.predictors if categorical else design.predictors[:1]:
         population = np.zeros(n_draws)
         if p.terms:
-            spread = np.atleast_2d(np.cov(p.X, rowvar=False))
+            spread = column_covariance(design, p)
             beta = values[p.named("beta")]
             population = np.maximum(np.einsum("sp,pr,sr->s", beta, spread, beta), 0.0)
         label = (p.name or f"mu_{design.categories[1]}") if categorical else ""
-        groups = {b.group: group_variance(block_covariance(values, p, b), b.Z) for b in p.blocks}
+        groups = {b.group: group_variance(block_covariance(values, p, b), b) for b in p.blocks}
         found.append(Parts(term=label, population=population, groups=groups, residual=residual))
     return tuple(found)
 
@@ -159,7 +158,9 @@ def residual_variance(
     if chosen == "theoretical":
         return np.full(n_draws, LATENT[family.link])
     parameters = _average_parameters(design, values)
-    shrink = 1.0 if design.weights is None else float(np.mean(1.0 / design.weights))
+    shrink = 1.0
+    if design.weights is not None:
+        shrink = float(np.average(1.0 / design.weights, weights=design.row_weights))
     if chosen == "exact":
         with np.errstate(divide="ignore", invalid="ignore"):
             found = parameters["sigma^2"] * shrink
@@ -211,7 +212,7 @@ def _average_parameters(design: Design, values: Values) -> dict[str, np.ndarray]
         found["sigma^2"] = found["sigma"] ** 2
     if design.spec.family.outcome == "category":
         return found
-    n = len(design.y)
+    n, often = len(design.y), design.row_weights
     for p in design.distributional:
         sums = squares = np.zeros(1)
         for start in range(0, n, _ROWS_AT_ONCE):
@@ -222,10 +223,10 @@ def _average_parameters(design: Design, values: Values) -> dict[str, np.ndarray]
                 b = values[p.named(f"b_{block.group}")][:, block.index[part], :]
                 eta = eta + np.einsum("nk,snk->sn", block.Z[part], b)
             own = from_link("logit" if p.name in ("zi", "hu") else "log", eta)
-            sums, squares = sums + own.sum(axis=1), squares + (own**2).sum(axis=1)
-        found[p.name] = np.asarray(sums / n)
+            sums, squares = sums + own @ often[part], squares + own**2 @ often[part]
+        found[p.name] = np.asarray(sums / design.n_rows)
         if p.name == "sigma":
-            found["sigma^2"] = np.asarray(squares / n)
+            found["sigma^2"] = np.asarray(squares / design.n_rows)
             found["sigma"] = np.sqrt(found["sigma^2"])
     return found
 
@@ -234,7 +235,7 @@ def _average_mean(design: Design, values: Values, n_draws: int) -> np.ndarray:
     """Return the mean of the family, over rows and over new groups, shape (draws,)."""
     link, (p, *_) = design.spec.family.link, design.predictors
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    n, sums = len(design.y), np.zeros(n_draws)
+    n, sums, often = len(design.y), np.zeros(n_draws), design.row_weights
     for start in range(0, n, _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
         eta = np.zeros((n_draws, len(design.y[part])))
@@ -247,14 +248,14 @@ def _average_mean(design: Design, values: Values, n_draws: int) -> np.ndarray:
             D = block_covariance(values, p, b)
             spread += np.einsum("nk,skl,nl->sn", b.Z[part], D, b.Z[part], optimize=True)
         if link == "log":
-            sums += np.exp(eta + spread / 2).sum(axis=1)
+            sums += np.exp(eta + spread / 2) @ often[part]
         elif link == "identity":
-            sums += eta.sum(axis=1)
+            sums += eta @ often[part]
         else:
             root = np.sqrt(np.maximum(spread, 0.0))
             for node, weight in zip(nodes, weights / weights.sum(), strict=True):
-                sums += weight * from_link(link, eta + node * root).sum(axis=1)
-    return np.asarray(sums / n)
+                sums += weight * (from_link(link, eta + node * root) @ often[part])
+    return np.asarray(sums / design.n_rows)
 
 
 def outcome_variance(

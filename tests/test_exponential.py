@@ -8,9 +8,9 @@ from hmlm.errors import HmlmError
 from hmlm.families import FAMILIES, get_family
 from hmlm.likelihoods.exponential import (
     SUPPORTED,
-    precision_information,
     row_likelihood,
 )
+from hmlm.likelihoods.precision import precision_information
 from hmlm.links import from_link
 
 PARAMETER = 2.7

@@ -131,13 +131,17 @@ def condition(block: Block) -> Conditioning:
         names = block.columns[part]
         Z = block.Z[:, part]
         centre = np.zeros(Z.shape[1])
+        own = block.moments
         if "Intercept" in names and Z.shape[1] > 1:
             k0 = names.index("Intercept")
-            centre = Z.mean(axis=0)
+            centre = Z.mean(axis=0) if own is None else own.mean[part].copy()
             centre[k0] = 0.0
             T[part.start + k0, part] -= centre
             T[part.start + k0, part.start + k0] = 1.0
-        scale = np.sqrt(((Z - centre) ** 2).mean(axis=0))
+        if own is None:
+            scale = np.sqrt(((Z - centre) ** 2).mean(axis=0))
+        else:
+            scale = np.sqrt(own.variance[part] + (own.mean[part] - centre) ** 2)
         scale[scale == 0] = 1.0
         T[:, part] /= scale
     return Conditioning(T=T)

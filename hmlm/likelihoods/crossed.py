@@ -24,6 +24,7 @@ from hmlm.likelihoods.crossproducts import (
     conditioned,
     group_products,
     population_basis,
+    squares,
     sum_log_weights,
 )
 
@@ -130,7 +131,7 @@ def make_crossed(design: Design, fine: Block, rest: tuple[Block, ...]) -> Crosse
     basis = population_basis(design)
     M = np.column_stack([basis.Q, basis.residual])
     Z, T = conditioned(fine, basis)
-    n, q = Z.shape
+    q = Z.shape[1]
     J = len(fine.levels)
     S, ZM = group_products(fine.index, Z, M, J)
     fine_matrix = _sparse(Z, fine.index, J)
@@ -145,7 +146,7 @@ def make_crossed(design: Design, fine: Block, rest: tuple[Block, ...]) -> Crosse
     scalar = q == 1 and all(len(b.columns) == 1 for b in rest)
     few = scalar and float((np.diff(ZR.indptr).astype(float) ** 2).sum()) < ZR.nnz * ZR.shape[1] / 4
     return Crossed(
-        n=n,
+        n=design.n_rows,
         basis=basis,
         fine=fine,
         rest=rest,
@@ -158,7 +159,7 @@ def make_crossed(design: Design, fine: Block, rest: tuple[Block, ...]) -> Crosse
         ZR=ZR,
         RR=sparse.csr_array(rest_matrix.T @ rest_matrix),
         RM=rest_matrix.T @ M,
-        MM=M.T @ M,
+        MM=squares(design, M),
         sum_log_weights=sum_log_weights(design),
         pairs=row_pairs(ZR) if few else None,
     )

@@ -60,13 +60,13 @@ def population_basis(design: Design) -> PopulationBasis:
     root = None if design.weights is None else np.sqrt(design.weights)
     if root is not None:
         y, X = root * y, root[:, None] * X
-    n, p = X.shape
+    n, p = design.n_rows, X.shape[1]
     if p == 0:
-        empty = np.empty((n, 0))
+        empty = np.empty((len(X), 0))
         return PopulationBasis(
             Q=empty, R=np.empty((0, 0)), residual=y, beta=np.empty(0), root_weights=root
         )
-    scale = np.sqrt((X**2).mean(axis=0))
+    scale = np.sqrt((X**2).sum(axis=0) / n) if n != len(X) else np.sqrt((X**2).mean(axis=0))
     Q, R = np.linalg.qr(X / scale)
     fit = Q.T @ y
     residual = y - Q @ fit
@@ -176,8 +176,18 @@ def group_products(
     return ZZ, ZM
 
 
+def squares(design: Design, M: np.ndarray) -> np.ndarray:
+    """Return M'M over the rows of the table, M ending in what is left of the outcome."""
+    MM = M.T @ M
+    if design.cells is not None:
+        MM[-1, -1] += design.cells.rest
+    return np.asarray(MM)
+
+
 def sum_log_weights(design: Design) -> float:
     """Return the sum of the logarithms of the weights; zero where there are none."""
+    if design.cells is not None and design.cells.sums:
+        return design.cells.log_weights
     return 0.0 if design.weights is None else float(np.log(design.weights).sum())
 
 
@@ -199,11 +209,11 @@ def one_factor(design: Design, block: Block) -> OneFactor:
         members = flat[order[starts[g] : starts[g + 1]]]
         outer[g] = members.T @ members
     return OneFactor(
-        n=len(M),
+        n=design.n_rows,
         basis=basis,
         shape=covariance_shape(block.parts),
         T=T,
-        MM=M.T @ M,
+        MM=squares(design, M),
         ZM=ZM,
         ZZ=distinct,
         which=which,

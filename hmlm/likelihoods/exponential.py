@@ -61,6 +61,8 @@ class RowLikelihood:
         Shape or precision; NaN for families without.
     constant : ndarray, shape (N,)
         Part of the log-likelihood that does not depend on eta.
+    counts : ndarray of shape (N,), or None
+        How many rows of the table each row stands for; one when None.
     """
 
     family: Family
@@ -68,6 +70,19 @@ class RowLikelihood:
     trials: np.ndarray
     parameter: float
     constant: np.ndarray
+    counts: np.ndarray | None = None
+
+    @property
+    def all_trials(self) -> np.ndarray:
+        """Trials of all the rows of the table that each row stands for."""
+        return self.trials if self.counts is None else self.trials * self.counts
+
+    @property
+    def share(self) -> float:
+        """Average outcome over the rows of the table, divided by the trials."""
+        if self.counts is None:
+            return float((self.y / self.trials).mean())
+        return float(self.counts @ (self.y / self.trials) / self.counts.sum())
 
     @property
     def has_parameter(self) -> bool:
@@ -98,6 +113,7 @@ class RowLikelihood:
             y=self.y[rows],
             trials=self.trials[rows],
             constant=self.constant[rows],
+            counts=None if self.counts is None else self.counts[rows],
         )
 
     def terms(self, eta: np.ndarray) -> RowTerms:
@@ -114,6 +130,16 @@ class RowLikelihood:
                 found = _gamma_terms(self, eta)
             else:
                 found = _beta_terms(self, eta)
+        if self.counts is not None:
+            often = self.counts
+            log_likelihood, score, observed, weight, slope = (often * v for v in found)
+            return RowTerms(
+                log_likelihood=log_likelihood + often * self.constant,
+                score=score,
+                observed=observed,
+                weight=weight,
+                weight_slope=slope,
+            )
         return RowTerms(
             log_likelihood=found[0] + self.constant,
             score=found[1],
@@ -172,6 +198,7 @@ def row_likelihood(
     y: np.ndarray,
     trials: np.ndarray | None = None,
     parameter: float = 1.0,
+    counts: np.ndarray | None = None,
 ) -> RowLikelihood:
     """Gather outcomes and family.
 
@@ -185,6 +212,8 @@ def row_likelihood(
         Trials of a binomial outcome.
     parameter : float
         Shape or precision, where the family has one.
+    counts : ndarray, shape (N,), optional
+        How many rows of the table each row stands for; one when None.
 
     Raises
     ------
@@ -213,6 +242,7 @@ def row_likelihood(
         trials=n,
         parameter=value,
         constant=_constant(family, y, n, value),
+        counts=None if counts is None else np.asarray(counts, dtype=float),
     )
 
 
@@ -354,25 +384,3 @@ def _beta_terms(rows: RowLikelihood, eta: np.ndarray) -> Terms:
         w,
         bend * slope**3 + 2.0 * g * w,
     )
-
-
-def precision_information(rows: RowLikelihood, eta: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the Fisher information of a beta model's precision with eta, and with itself.
-
-    The coefficients of a beta model are not orthogonal to its precision, so that their covariance
-    has to take it in (Ferrari & Cribari-Neto 2004, section 3).
-
-    Returns
-    -------
-    cross : ndarray, shape (N,)
-        Information about eta and phi together, row by row.
-    own : float
-        Information about phi.
-    """
-    phi = rows.parameter
-    p = np.clip(rows.mean(eta), 1e-12, 1.0 - 1e-12)
-    at_a, at_b = special.zeta(2.0, phi * p), special.zeta(2.0, phi * (1.0 - p))
-    ratio, *_ = probability_ratios(rows.family.link, eta)
-    cross = phi * (at_a * p - at_b * (1.0 - p)) * ratio * p
-    own = at_a * p**2 + at_b * (1.0 - p) ** 2 - special.zeta(2.0, phi)
-    return cross, float(own.sum())

@@ -13,6 +13,7 @@ from hmlm.likelihoods.crossproducts import (
     OneFactor,
     one_factor,
     population_basis,
+    squares,
     sum_log_weights,
 )
 from hmlm.likelihoods.profiled import GaussianSums, shapes_of, split_theta
@@ -39,8 +40,7 @@ def known_sigma2(design: Design) -> float | None:
     """
     if not design.known_se:
         return None
-    assert design.weights is not None
-    return 1.0 / float(design.weights.mean())
+    return 1.0 / design.mean_weight
 
 
 def gaussian_sums(design: Design, largest_rest: int = LARGEST_DENSE_REST) -> GaussianSums:
@@ -50,8 +50,8 @@ def gaussian_sums(design: Design, largest_rest: int = LARGEST_DENSE_REST) -> Gau
     with few levels, a `Tree`; crossed ones with many levels a `Crossed`. Weights from known
     standard errors are divided by their average; see `known_sigma2`.
     """
-    if design.known_se and design.weights is not None:
-        design = replace(design, weights=design.weights / design.weights.mean())
+    if design.known_se:
+        design = _relative_weights(design)
     if not design.blocks:
         return no_factor(design)
     structure = find_structure(design)
@@ -63,12 +63,39 @@ def gaussian_sums(design: Design, largest_rest: int = LARGEST_DENSE_REST) -> Gau
     return make_tree(design, structure)
 
 
+def _relative_weights(design: Design) -> Design:
+    """Divide the weights by their average, also those that made-up rows hold already."""
+    average = design.mean_weight
+    if design.cells is None or design.cells.ones is None or design.cells.within is None:
+        assert design.weights is not None
+        return replace(design, weights=design.weights / average)
+    root, cells = np.sqrt(average), design.cells
+    cells = replace(
+        cells,
+        ones=design.cells.ones / root,
+        within=design.cells.within / average,
+        log_weights=cells.log_weights - cells.n * float(np.log(average)),
+        mean_weight=1.0,
+    )
+    return replace(
+        design,
+        data=replace(design.data, cells=cells),
+        y=design.y / root,
+        X=design.X / root,
+        blocks=tuple(replace(b, Z=b.Z / root, cells=cells) for b in design.blocks),
+    )
+
+
 def no_factor(design: Design) -> Tree:
     """Sum a design without group effects."""
     basis = population_basis(design)
     M = np.column_stack([basis.Q, basis.residual])
     return Tree(
-        n=len(M), basis=basis, levels=(), MM=M.T @ M, sum_log_weights=sum_log_weights(design)
+        n=design.n_rows,
+        basis=basis,
+        levels=(),
+        MM=squares(design, M),
+        sum_log_weights=sum_log_weights(design),
     )
 
 

@@ -175,11 +175,13 @@ def make_gibbs_sums(design: Design, priors: ResolvedPriors) -> GibbsSums:
     ZM = (indicators[0].T @ M).toarray().reshape(J, q, M.shape[1])
     P = np.eye(len(priors.beta)) + np.outer(priors.constant, priors.x_means)
     assert priors.sigma is not None
+    MM = (M.T @ M).toarray()
+    MM[-1, -1] += 0.0 if design.cells is None else design.cells.rest
     return GibbsSums(
-        n=M.shape[0],
+        n=design.n_rows,
         basis=basis,
         factors=factors,
-        MM=(M.T @ M).toarray(),
+        MM=MM,
         ZM=ZM,
         pairs=_pairs(factors[0], ZM),
         priors=priors.beta,

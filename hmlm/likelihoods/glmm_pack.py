@@ -95,7 +95,7 @@ def pack_rows(
         start.append(scale.coordinate(at.scalars[name]))
     first_cut = len(start)
     table[17], table[18] = first_cut, -1
-    x_means = design.X.mean(axis=0) if K else np.zeros(0)
+    x_means = design.predictors[0].spread.mean if K else np.zeros(0)
     if K:
         assert priors.cutpoints is not None
         table[16] = out.add(_encode(priors.cutpoints))

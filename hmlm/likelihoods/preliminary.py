@@ -22,6 +22,7 @@ from hmlm.likelihoods.rows import Rows
 from hmlm.likelihoods.scales import Scale
 from hmlm.likelihoods.special_kernel import LINKS
 from hmlm.links import to_link
+from hmlm.prior_scales import category_counts, outcome_spread, zero_count
 from hmlm.priors import Prior
 
 ROUNDS = 40
@@ -374,13 +375,11 @@ def _start(design: Design, rows: Rows, priors: ResolvedPriors) -> Preliminary:
         effects.append(np.tile(mean, (len(block.block.levels), 1)))
         D.append(np.diag(sd**2))
         means.append(mean)
-    y = design.y
     scalars = {}
     for name in design.parameters:
-        zeros = float(np.clip((y == 0).mean(), 0.05, 0.9))
-        spread = float(np.log(y).std() if design.spec.family.name == "lognormal" else y.std())
+        zeros = float(np.clip(zero_count(design) / design.n_rows, 0.05, 0.9))
         scalars[name] = {
-            "sigma": spread * np.sqrt(np.mean(rows.w)),
+            "sigma": outcome_spread(design) * np.sqrt(design.mean_weight),
             "nu": 8.0,
             "alpha": 1.0,
             "phi": 5.0,
@@ -389,8 +388,7 @@ def _start(design: Design, rows: Rows, priors: ResolvedPriors) -> Preliminary:
         }[name]
     cuts = np.empty(0)
     if design.spec.family.outcome == "ordered":
-        K = len(design.categories)
-        shares = np.bincount(y.astype(int), minlength=K) + 0.5
+        shares = category_counts(design) + 0.5
         below = np.cumsum(shares / shares.sum())[:-1]
         cuts = to_link(design.spec.family.link, below)
     return Preliminary(beta=beta, effects=effects, D=D, means=means, scalars=scalars, cuts=cuts)

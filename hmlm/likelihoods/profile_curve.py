@@ -15,6 +15,7 @@ from hmlm.likelihoods.user_scale import UserScale
 MOST_STEPS = 60
 TOLERANCE = 1e-4
 NEAR_ZERO = 0.1
+WALL = 1e12
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -174,7 +175,15 @@ class ProfileCurve:
             phi[self.free] = origin + self.half @ z
             plain = phi.copy()
             plain[roots] **= 2
-            deviance, gradient = self.scale.deviance(plain, held)
+            try:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    deviance, gradient = self.scale.deviance(plain, held)
+            except (OverflowError, np.linalg.LinAlgError):
+                deviance = np.nan
+            if not (np.isfinite(deviance) and np.isfinite(gradient).all()):
+                # A line search may step to where floating point ends: a steep wall sends it back.
+                far = float(np.linalg.norm(z))
+                return WALL * (1 + far), WALL * z / far
             gradient[roots] *= 2 * phi[roots]
             return deviance, self.half.T @ gradient[self.free]
 
@@ -204,7 +213,8 @@ class ProfileCurve:
     def _start(self, value: float) -> np.ndarray:
         """Guess the others from the two values nearest to this one.
 
-        Away from sds of zero, where the deviance is level whether or not that is its minimum.
+        Away from sds of zero and correlations of one, where the deviance is level whether or not
+        that is its minimum.
         """
         known = sorted(self.seen, key=lambda v: abs(v - value))[:2]
         a = self.seen[known[0]].others
@@ -218,6 +228,8 @@ class ProfileCurve:
             least = NEAR_ZERO * self.scale.large[place]
             if place in self.scale.sds and abs(guess[at]) ** power < least:
                 guess[at] = (3 * least) ** (1 / power)
+            if place in self.scale.angles and abs(np.sin(guess[at])) < NEAR_ZERO:
+                guess[at] = np.arccos(np.copysign(np.cos(3 * NEAR_ZERO), np.cos(guess[at])))
         return guess
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from hmlm.cells import Cells
 from hmlm.design import Block, Design, Predictor
 
 MERGE_BELOW = 0.8
@@ -109,32 +110,34 @@ def make_rows(design: Design) -> Rows:
 
     Yes/no outcomes and counts out of trials with the same predictors and groups are one binomial
     count; Poisson counts enter through their sum; rows of other families are merged where the
-    outcome is the same too. The log likelihood is the same function of all parameters.
+    outcome is the same too. The log likelihood is the same function of all parameters. Rows that
+    stand for several of the table count as often.
     """
+    if design.cells is not None and design.cells.sums:
+        return _made_rows(design, design.cells)
     family = design.spec.family.name
     summed = family in ("bernoulli", "binomial", "poisson")
     y, N = design.y, len(design.y)
     trials = np.ones(N) if design.trials is None else design.trials
     weights = np.ones(N) if design.weights is None else design.weights
+    often = np.ones(N) if design.counts is None else design.counts.astype(float)
     code = _distinct(_columns(design, summed), N)
     constant = 0.0
     if family in ("bernoulli", "binomial"):
-        constant = float(
-            (
-                special.gammaln(trials + 1)
-                - special.gammaln(y + 1)
-                - special.gammaln(trials - y + 1)
-            ).sum()
-        )
+        ways = special.gammaln(trials + 1) - special.gammaln(y + 1)
+        constant = float(((ways - special.gammaln(trials - y + 1)) * often).sum())
     elif family == "poisson":
-        constant = -float(special.gammaln(y + 1).sum())
+        constant = -float((special.gammaln(y + 1) * often).sum())
     if code is None:
-        first, count = np.arange(N), np.ones(N)
+        first, count = np.arange(N), often
+        if summed:
+            y, trials = y * often, trials * often
     else:
         first = np.unique(code, return_index=True)[1]
-        count = np.bincount(code).astype(float)
+        count = np.bincount(code, weights=often)
         if summed:
-            y, trials = np.bincount(code, weights=y), np.bincount(code, weights=trials)
+            y = np.bincount(code, weights=y * often)
+            trials = np.bincount(code, weights=trials * often)
         else:
             y, trials = y[first], trials[first]
     blocks = [(r, b) for r, p in enumerate(design.predictors) for b in p.blocks]
@@ -161,7 +164,61 @@ def make_rows(design: Design) -> Rows:
             for r, b in sorted(blocks, key=lambda pair: len(pair[1].levels))
         ),
         constant=constant,
-        merged=N,
+        merged=design.n_rows,
+    )
+
+
+def _made_rows(design: Design, cells: Cells) -> Rows:
+    """Return the made-up rows of a gaussian model, and one for what none of them explains.
+
+    That one has no columns: it says how many more rows the table has, and what is left of their
+    sum of squares, which only sigma depends on.
+    """
+    R = len(design.y)
+    more = cells.n - R
+    blocks = sorted((b for b in design.blocks), key=lambda b: len(b.levels))
+    finest = blocks[-1] if blocks else None
+    order = np.arange(R) if finest is None else np.argsort(finest.index, kind="stable")
+    extra = [np.sqrt(cells.rest / more)] if more else []
+    one = np.ones(R + len(extra))
+
+    def longer(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([values[order], np.zeros((len(extra), *values.shape[1:]))])
+
+    def grouped(block: Block) -> np.ndarray:
+        # The row without columns goes to the last group: it adds nothing there.
+        return np.concatenate([block.index[order], np.full(len(extra), len(block.levels) - 1)])
+
+    def first_rows(index: np.ndarray, J: int) -> np.ndarray | None:
+        increasing = bool((np.diff(index) >= 0).all())
+        return np.searchsorted(index, np.arange(J + 1)) if increasing else None
+
+    found = []
+    for block in blocks:
+        index = grouped(block)
+        found.append(
+            BlockRows(
+                block=block,
+                predictor=0,
+                index=index,
+                Z=longer(block.Z),
+                starts=first_rows(index, len(block.levels)),
+            )
+        )
+    mean = design.predictors[0]
+    return Rows(
+        y=np.concatenate([design.response[order], extra]),
+        n=one,
+        w=one,
+        m=np.concatenate([np.ones(R), np.full(len(extra), float(more))]),
+        predictors=(
+            PredictorRows(
+                predictor=mean, X=longer(mean.X), offset=np.zeros(len(one)), pattern=None
+            ),
+        ),
+        blocks=tuple(found),
+        constant=0.5 * cells.log_weights,
+        merged=cells.n,
     )
 
 
@@ -204,7 +261,7 @@ def _distinct(
 def _predictor_rows(design: Design, p: Predictor, take: np.ndarray) -> PredictorRows:
     X = p.X
     if not p.name and design.spec.family.outcome == "ordered":
-        X = X - X.mean(axis=0)
+        X = X - p.spread.mean
     X = X[take]
     offset = np.zeros(len(take)) if p.offset is None else p.offset[take]
     code = _distinct([*X.T, offset], len(take))

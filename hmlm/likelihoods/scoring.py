@@ -256,7 +256,7 @@ def _first(rows: RowLikelihood, columns: Predictors) -> np.ndarray:
     eta = predictor_of(columns, least_squares(columns, weight, target - columns.offset))
     if np.isfinite(rows.terms(eta).log_likelihood.sum()):
         return eta
-    level = float(to_link(rows.family.link, (rows.y / rows.trials).mean()))
+    level = float(to_link(rows.family.link, rows.share))
     flat = least_squares(columns, np.ones(len(target)), level - columns.offset)
     return predictor_of(columns, flat)
 

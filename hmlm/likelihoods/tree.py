@@ -22,6 +22,7 @@ from hmlm.likelihoods.crossproducts import (
     conditioned,
     group_products,
     population_basis,
+    squares,
     sum_log_weights,
 )
 from hmlm.likelihoods.structure import Structure
@@ -187,10 +188,10 @@ def make_tree(design: Design, structure: Structure) -> Tree:
             )
         )
     return Tree(
-        n=len(M),
+        n=design.n_rows,
         basis=basis,
         levels=tuple(levels),
-        MM=M.T @ M,
+        MM=squares(design, M),
         sum_log_weights=sum_log_weights(design),
     )
 

@@ -72,6 +72,11 @@ class UserScale:
         """Where the sds stand."""
         return tuple(sd for part in self.parts for sd in part.sds)
 
+    @property
+    def angles(self) -> tuple[int, ...]:
+        """Where the angles stand."""
+        return tuple(a for part in self.parts for own in part.angles for a in own)
+
     def sd_of(self, block: int, effect: int) -> int:
         """Return where the sd of one effect stands."""
         part = self._part(block, effect)

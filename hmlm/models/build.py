@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from hmlm.cells import needs_rows
 from hmlm.default_priors import ResolvedPriors, resolve_priors
 from hmlm.design import Design
 from hmlm.errors import HmlmError, listed, suggest
@@ -71,6 +72,8 @@ def build_model(
     >>> build_model(model.design, centered=False).basic_RVs
     [beta_centered, sd_herd, z_herd, y]
     """
+    group = next(iter(design.spec.groups), "group")
+    needs_rows(design.cells, "The PyMC model", group, "Fits of the compiled density do not")
     hush_blas()
     import pymc as pm
 
