@@ -235,13 +235,18 @@ def test_missing_groups_are_counted_and_do_not_become_a_group(frame):
     assert model.fit(hmlm.REML()).status.notes[-1] == model.data.missing_note
 
 
-@pytest.mark.parametrize("data", [None, 3, "table.csv", [1, 2], np.ones((3, 2)), object()])
+@pytest.mark.parametrize("data", [None, 3, [1, 2], np.ones((3, 2)), object()])
 def test_not_a_data_frame(data):
     refused(FORMULA, data, "must be a pandas or polars data frame", type(data).__name__)
 
 
-def test_lazy_frames_are_refused_by_name(frame):
-    refused(FORMULA, pl.from_pandas(frame).lazy(), "not LazyFrame")
+def test_a_path_is_that_of_a_file():
+    refused(FORMULA, "table.csv", "there is no file 'table.csv'", "check the path")
+
+
+def test_lazy_frames_are_refused_where_a_frame_in_memory_would_be(frame):
+    lazy = pl.from_pandas(frame).lazy()
+    refused("score ~ minutes + (1 | school)", lazy, "there is no column 'minutes'")
 
 
 @pytest.mark.parametrize("formula", [None, 3, {"score": "hours"}, b"score ~ hours"])

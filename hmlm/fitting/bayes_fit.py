@@ -17,6 +17,7 @@ from hmlm.errors import HmlmError
 from hmlm.estimates import Numbers, Scale, line_lead, tidy_table, total_lead
 from hmlm.fitting.diagnostics import convergence
 from hmlm.fitting.fit_methods import FitMethods
+from hmlm.group_rows import row_shares
 from hmlm.new_rows import Groups, new_rows
 from hmlm.prediction import Kind, expected_rows, predict_bayes
 from hmlm.status import Status
@@ -162,11 +163,13 @@ class BayesFit(FitMethods):
             coords=base,
             attrs=attrs,
         )
-        rows = {"row": np.asarray(design.coords["row"])}
-        observed = xr.Dataset({"y": (("row",), design.y)}, coords=rows, attrs=attrs)
-        return xr.DataTree.from_dict(
-            {"posterior": posterior, "sample_stats": stats, "observed_data": observed}
-        )
+        found = {"posterior": posterior, "sample_stats": stats}
+        if design.cells is None:  # else there are no rows to show
+            rows = {"row": np.asarray(design.coords["row"])}
+            found["observed_data"] = xr.Dataset(
+                {"y": (("row",), design.y)}, coords=rows, attrs=attrs
+            )
+        return xr.DataTree.from_dict(found)
 
     def _quantity(self, name: str) -> np.ndarray:
         """Draws of a variable, or of the totals or lines of a grouping factor."""
@@ -191,17 +194,17 @@ class BayesFit(FitMethods):
 
     def _group_means(self, block: Block) -> np.ndarray:
         """Draws of the average expected outcome of each level's rows, shape (chains, draws, J)."""
-        rows = new_rows(self.design, None, "include")
+        weight, total = row_shares(self.design, block)
+        rows = new_rows(self.design, None, "include", cells=True)
         posterior = self._flat_draws("include")
         n_draws, J = len(next(iter(posterior.values()))), len(block.levels)
         sums = np.zeros((n_draws, J))
         for part, mu in expected_rows(self.design, posterior, rows):
             own = block.index[part]
-            member = sparse.csr_array(
-                (np.ones(len(own)), (np.arange(len(own)), own)), (len(own), J)
-            )
+            by = np.ones(len(own)) if weight is None else weight[part]
+            member = sparse.csr_array((by, (np.arange(len(own)), own)), (len(own), J))
             sums += mu @ member
-        return (sums / block.sizes).reshape(*self._shape, J)
+        return (sums / total).reshape(*self._shape, J)
 
     def _flat_draws(self, groups: Groups) -> dict[str, np.ndarray]:
         """Return draws by variable, the chains put together."""

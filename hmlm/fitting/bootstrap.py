@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hmlm.cells import needs_rows
 from hmlm.design import Design
 from hmlm.errors import HmlmError, counted
 from hmlm.fitting.parameters import chosen_parameters, interval_table, parameters_of
@@ -107,6 +108,8 @@ def bootstrap_fit(
     times: Any = n
     if not isinstance(times, (int, np.integer)) or times < FEWEST:
         raise HmlmError(f"n must be a whole number of refits, at least {FEWEST}, not {n!r}.")
+    group = next(iter(fit.design.spec.groups), "group")
+    needs_rows(fit.design.cells, "A bootstrap", group, "Intervals are had by method='profile'")
     if fit.design.spec.family.name != "gaussian":
         raise HmlmError(
             f"the bootstrap simulates gaussian outcomes; the family is "

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from hmlm.cells import needs_rows
 from hmlm.classical_prediction import predict_classical
 from hmlm.design import Design, find_block
 from hmlm.errors import HmlmError
@@ -106,7 +107,7 @@ class ClassicalFit(FitMethods):
     @property
     def restricted(self) -> bool:
         """Whether the likelihood is the restricted one."""
-        return self.n_effective < len(self.design.y)
+        return self.n_effective < self.design.n_rows
 
     @property
     def aic(self) -> float:
@@ -142,10 +143,12 @@ class ClassicalFit(FitMethods):
 
     @property
     def linear_predictor(self) -> np.ndarray:
-        """Linear predictor with the group effects, on the scale of the link, shape (N,).
+        """Linear predictor with the group effects; NaN without a coefficient it needs, (N,)."""
+        needs_rows(self.design.cells, "The linear predictor of every row")
+        return self.row_predictor()
 
-        NaN where it needs a coefficient that cannot be estimated.
-        """
+    def row_predictor(self) -> np.ndarray:
+        """Return the same of the rows there are, which may stand for others."""
         design = self.design
         eta = design.X @ self.estimates["beta"] if design.terms else np.zeros(len(design.y))
         for block in design.blocks:
@@ -212,8 +215,8 @@ class ClassicalFit(FitMethods):
         """
         design = self.design
         block = find_block(design, group)
-        eta = self.linear_predictor
-        value = group_means(design, block, self.fitted)
+        eta = self.row_predictor()
+        value = group_means(design, block, from_link(design.spec.family.link, eta))
         if len(design.blocks) > 1:
             return value, np.full(len(value), np.nan)
         slope = link_slope(design.spec.family.link, eta)

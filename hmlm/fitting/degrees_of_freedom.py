@@ -10,6 +10,7 @@ import numpy as np
 from hmlm.design import Design
 from hmlm.errors import HmlmError
 from hmlm.fitting.kenward_roger import kenward_roger
+from hmlm.group_rows import constant_within
 from hmlm.likelihoods.crossed import Crossed
 from hmlm.likelihoods.curvature import curvature
 from hmlm.likelihoods.profiled import GaussianSums, ProfiledPoint
@@ -177,16 +178,12 @@ def inner_outer(design: Design) -> np.ndarray:
     ndarray, shape (p,)
         Degrees of freedom; NaN where a level has none left.
     """
-    X, terms = design.X, design.terms
-    n, p = X.shape
+    terms, n, p = design.terms, design.n_rows, len(design.terms)
     outer_first = sorted(design.blocks, key=lambda b: len(b.levels))
     m = [int("Intercept" in terms), *(len(b.levels) for b in outer_first), n]
     level = np.full(p, len(outer_first) + 1)
     for i in range(len(outer_first), 0, -1):
-        block = outer_first[i - 1]
-        first = np.full(len(block.levels), -1)
-        first[block.index[::-1]] = np.arange(n)[::-1]
-        constant = (X == X[first[block.index]]).all(axis=0)
+        constant = constant_within(design, outer_first[i - 1])
         level[constant & (level == i + 1)] = i
     if "Intercept" in terms:
         level[terms.index("Intercept")] = len(outer_first) + 1

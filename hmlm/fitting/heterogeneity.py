@@ -55,13 +55,17 @@ def heterogeneity(design: Design, tau2: float) -> dict[str, float]:
     """
     if not has_heterogeneity(design):
         return {}
-    assert design.weights is not None
-    root = np.sqrt(design.weights)
-    n, p = design.X.shape
-    Q, _ = np.linalg.qr(root[:, None] * design.X)
-    y = root * design.response
+    n, p = design.n_rows, design.X.shape[1]
+    X, y = design.X, design.response
+    if design.cells is not None and design.cells.ones is not None:
+        root = design.cells.ones  # X and y are weighted already
+    else:
+        assert design.weights is not None
+        root = np.sqrt(design.weights)
+        X, y = root[:, None] * X, root * y
+    Q, _ = np.linalg.qr(X)
     residual = y - Q @ (Q.T @ y)
-    trace = float(design.weights.sum() - ((root[:, None] * Q) ** 2).sum())
+    trace = float((root**2).sum() - ((root[:, None] * Q) ** 2).sum())
     typical = (n - p) / trace
     return {
         "Q": float(residual @ residual),
@@ -73,9 +77,9 @@ def heterogeneity(design: Design, tau2: float) -> dict[str, float]:
 
 def has_heterogeneity(design: Design) -> bool:
     """Whether a model is a meta-analysis of studies with one row and one effect each."""
-    if not design.known_se or len(design.blocks) != 1 or len(design.y) <= design.X.shape[1]:
+    if not design.known_se or len(design.blocks) != 1 or design.n_rows <= design.X.shape[1]:
         return False
     (block,) = design.blocks
-    return bool(
-        block.Z.shape[1] == 1 and (block.Z == 1).all() and len(block.levels) == len(design.y)
-    )
+    if block.Z.shape[1] != 1 or len(block.levels) != design.n_rows:
+        return False
+    return block.columns == ("Intercept",) or bool((block.Z == 1).all())

@@ -14,9 +14,9 @@ from hmlm.fitting.ols import indicators
 from hmlm.likelihoods.exponential import (
     SUPPORTED,
     RowLikelihood,
-    precision_information,
     row_likelihood,
 )
+from hmlm.likelihoods.precision import precision_information
 from hmlm.likelihoods.scoring import (
     PARAMETER_RANGE,
     Predictors,
@@ -122,7 +122,7 @@ def check_family(design: Design, method: Any, gaussian: str) -> None:
 
 def rows_of(design: Design) -> RowLikelihood:
     """Return a design's outcomes with their family."""
-    return row_likelihood(design.spec.family, design.y, design.trials)
+    return row_likelihood(design.spec.family, design.y, design.trials, counts=design.counts)
 
 
 def _fit(design: Design, method: GLM) -> ClassicalFit:
@@ -141,7 +141,7 @@ def _fit(design: Design, method: GLM) -> ClassicalFit:
     total = least_squares(columns, np.ones(n), np.zeros(n))
     scored, keep, notes, said = _without_separated(rows, columns, fine, design)
     solution, covariance_of = _solve(scored, columns.take(np.flatnonzero(keep)))
-    problems = _problems(scored, solution, total, design, int((~keep).sum()))
+    problems = _problems(scored, solution, total, design, design.rows_in(~keep))
     effects: dict[str, GroupEffects] = {}
     if fine is not None:
         effects[fine.group] = GroupEffects(
@@ -177,7 +177,7 @@ def _fit(design: Design, method: GLM) -> ClassicalFit:
             converged=not problems,
             problems=tuple(problems),
             notes=(*notes, *design.notes),
-            numbers={"separated rows": float((~keep).sum())},
+            numbers={"separated rows": float(design.rows_in(~keep))},
         ),
         estimates={name: found[name] for name in design.dims},
         vcov=vcov,
@@ -185,7 +185,7 @@ def _fit(design: Design, method: GLM) -> ClassicalFit:
         log_likelihood=scored.log_likelihood,
         criterion=-2 * scored.log_likelihood,
         n_parameters=total.rank + len(design.parameters),
-        n_effective=n,
+        n_effective=design.n_rows,
         effects={b.group: effects[b.group] for b in design.blocks},
     )
 
@@ -227,7 +227,7 @@ def _without_separated(
         if ends is None:
             return scored, keep, notes, said
         inside = Extremes(low=ends.low[at], high=ends.high[at])
-        if not is_suspect(inside, scored.at.weight, part.trials):
+        if not is_suspect(inside, scored.at.weight, part.all_trials):
             return scored, keep, notes, said
         new = separated_rows(inside, those)
         if not new.any():
@@ -344,12 +344,14 @@ def separated_terms(
     """
     ends = extremes(rows)
     none = np.zeros(columns.X.shape[1], dtype=bool)
-    if ends is None or not is_suspect(ends, weight, rows.trials):
+    if ends is None or not is_suspect(ends, weight, rows.all_trials):
         return none, 0
     out = separated_rows(ends, columns)
     left = columns.take(np.flatnonzero(~out))
     size = len(left.offset)
-    return ~least_squares(left, np.ones(size), np.zeros(size)).estimable, int(out.sum())
+    return ~least_squares(left, np.ones(size), np.zeros(size)).estimable, (
+        int(out.sum() if rows.counts is None else rows.counts[out].sum())
+    )
 
 
 def edge_words(name: str, high: bool, design: Design) -> str:

@@ -173,7 +173,7 @@ def _parcels(design: Design, sums: GaussianSums) -> Iterator[Parcel]:
     """Cut the data into parts that share no group, and gather parts of the same make-up."""
     blocks = blocks_of(sums, design)
     root = sums.basis.root_weights
-    n = sums.n
+    n = len(sums.basis.Q)
     first_level = np.cumsum([0, *(len(b.levels) for b in blocks)])
     nodes = [b.index + start for b, start in zip(blocks, first_level, strict=False)]
     links = sparse.coo_array(

@@ -139,8 +139,8 @@ def _fit(design: Design, method: Laplace) -> ClassicalFit:
     best = best_laplace(problem, gamma, log_parameter, method.max_iterations)
     if best is None:
         raise DataError(
-            f"no coefficients were found under which all {n:,} outcomes are possible with the "
-            f"{design.spec.family.link} link: use another link."
+            f"no coefficients were found under which all {design.n_rows:,} outcomes are possible "
+            f"with the {design.spec.family.link} link: use another link."
         )
     covariance, observed = laplace_covariance(best, problem)
     return _finish(design, method, problem, best, covariance, observed, problems)
@@ -216,6 +216,6 @@ def _finish(
         log_likelihood=point.log_likelihood,
         criterion=-2 * point.log_likelihood,
         n_parameters=len(psi),
-        n_effective=len(design.y),
+        n_effective=design.n_rows,
         effects={b.group: effects[b.group] for b in design.blocks},
     )

@@ -221,7 +221,7 @@ def classical_fit_at(
     with one_blas_thread():
         moments = effect_moments(sums, point)
         tests = coefficient_tests(df, design, sums, theta, point, reml)
-    n, p = design.X.shape
+    n, p = design.n_rows, design.X.shape[1]
     rescale = rescale and not design.known_se
     vcov = tests.vcov * (n / (n - p)) if rescale else tests.vcov
     notes = [*notes, *filter(None, [tests.note])]

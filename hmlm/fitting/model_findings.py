@@ -37,20 +37,21 @@ def far_from_zero(fit: BayesFit, p: Predictor) -> list[Any]:
         first = block.columns.index("Intercept")
         cor = fit.variable(variable.name).mean(axis=(0, 1))
         for k, column in enumerate(block.columns):
-            z = block.Z[:, k]
-            sd = float(z.std())
-            if k == first or sd == 0 or set(np.unique(z)) <= {0.0, 1.0}:
+            own = block.spread
+            mean, sd = float(own.mean[k]), float(np.sqrt(own.variance[k]))
+            indicator = abs(sd**2 - mean * (1.0 - mean)) < 1e-9  # of values of zero and one
+            if k == first or sd == 0 or indicator:
                 continue
-            ratio, r = float(z.mean()) / sd, float(cor[first, k])
+            ratio, r = mean / sd, float(cor[first, k])
             if abs(ratio) > FAR_FROM_ZERO and abs(r) > CORRELATED:
                 rows.append(
                     (
                         "predictor far from zero",
                         term_label(fit.design, p.name, column),
-                        f"Its mean is {z.mean():.4g}, {abs(ratio):.1f} sds from zero, and its "
+                        f"Its mean is {mean:.4g}, {abs(ratio):.1f} sds from zero, and its "
                         f"slope has correlation {r:.2f} with the intercept between the groups of "
                         f"'{block.group}'.",
-                        f"Centre it: fit with {column} - {z.mean():.4g} in its place.",
+                        f"Centre it: fit with {column} - {mean:.4g} in its place.",
                         abs(ratio),
                     )
                 )
@@ -66,7 +67,7 @@ def separation(design: Design) -> list[Any]:
     family = design.spec.family
     if family.name not in SUPPORTED:
         return []
-    ends = extremes(row_likelihood(family, design.y, design.trials))
+    ends = extremes(row_likelihood(family, design.y, design.trials, counts=design.counts))
     if ends is None:
         return []
     rows: list[Any] = []
@@ -87,18 +88,19 @@ def separation(design: Design) -> list[Any]:
                 (
                     "separation by a predictor",
                     terms,
-                    f"{counted(int(out.sum()), 'row')} of {n:,} can be predicted perfectly: the "
-                    "likelihood alone would send these coefficients to infinity.",
+                    f"{counted(design.rows_in(out), 'row')} of {design.n_rows:,} can be predicted "
+                    "perfectly: the likelihood alone would send these coefficients to infinity.",
                     "Give them a prior tighter than the default, such as hmlm.Prior('normal', "
                     "mu=0, sigma=2.5), merge levels, or leave the predictor out.",
-                    float(out.mean()),
+                    design.rows_in(out) / design.n_rows,
                 )
             )
     for block in design.blocks:
         count = block.sizes
         J = len(count)
-        low = np.bincount(block.index, ends.low, J) == count
-        high = np.bincount(block.index, ends.high, J) == count
+        often = design.row_weights
+        low = np.bincount(block.index, ends.low * often, J) == count
+        high = np.bincount(block.index, ends.high * often, J) == count
         share = float((low | high).mean())
         if share < FEW_GROUPS:
             continue

@@ -10,7 +10,7 @@ from hmlm.design import Design
 from hmlm.errors import DataError, HmlmError, counted
 from hmlm.fitting.classical_fit import ClassicalFit, GroupEffects
 from hmlm.fitting.settings import check_plain
-from hmlm.likelihoods.crossproducts import population_basis, sum_log_weights
+from hmlm.likelihoods.crossproducts import population_basis, squares, sum_log_weights
 from hmlm.likelihoods.exponential import SUPPORTED
 from hmlm.linear import dependent_columns, within_groups
 from hmlm.status import Status
@@ -79,7 +79,7 @@ def _finish(
     effects: dict[str, GroupEffects],
     notes: tuple[str, ...],
 ) -> ClassicalFit:
-    n = len(design.y)
+    n = design.n_rows
     known = design.known_se
     if n <= rank and not known:
         raise DataError(
@@ -122,9 +122,10 @@ def _finish(
 
 def _complete(design: Design) -> ClassicalFit:
     basis = population_basis(design)
-    n, p = design.X.shape
+    n, p = design.n_rows, design.X.shape[1]
     unscaled = basis.covariance_to_user(np.eye(p) / n)
-    return _finish(design, basis.beta, unscaled, float(basis.residual @ basis.residual), p, {}, ())
+    rss = float(squares(design, basis.residual[:, None])[0, 0])
+    return _finish(design, basis.beta, unscaled, rss, p, {}, ())
 
 
 def _no_pooling(design: Design) -> ClassicalFit:
@@ -186,7 +187,7 @@ def _no_pooling(design: Design) -> ClassicalFit:
     unscaled = np.zeros((p, p))
     places_ = [position[int(k)] for k in population]
     unscaled[np.ix_(population, population)] = inverse[np.ix_(places_, places_)]
-    rss = float(((y - R @ used) ** 2).sum())
+    rss = float(squares(design, (y - R @ used)[:, None])[0, 0])
     blank = int(J * len(finest.columns) - within.estimable.sum())
     notes = (
         (
