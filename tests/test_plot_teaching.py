@@ -262,3 +262,24 @@ def test_names_too_long_for_one_column_are_shortened():
     assert "…" in legend.get_texts()[0].get_text()
     assert legend.get_window_extent().width <= 1.1 * ax.bbox.width
     plt.close(figure)
+
+
+def test_crossed_factors_are_compared_about_the_same_average():
+    """Without pooling only differences between plates are known, whatever sample comes first."""
+    from hmlm.plots.pulls import gather_pulls
+
+    frame = hmlm.load_dataset("penicillin")
+    fit = hmlm.Model("diameter ~ 1 + (1 | plate) + (1 | sample)", frame).fit(hmlm.REML())
+    for group in ("plate", "sample"):
+        pulls = gather_pulls(fit, None, None, group, None)
+        means = frame.groupby(group, observed=True)["diameter"].mean().to_numpy()
+        assert pulls.relative
+        assert pulls.none[:, 0] - pulls.none[0, 0] == pytest.approx(means - means[0])
+        assert pulls.none.mean() == pytest.approx(pulls.partial.mean())
+        # The balanced design pulls each towards the middle.
+        away = np.abs(pulls.none - pulls.none.mean()) - np.abs(pulls.partial - pulls.none.mean())
+        assert (away >= 0).all()
+    ax = hmlm.plot_shrinkage(fit, group="plate")
+    assert any("Another factor crosses" in t.get_text() for t in ax.figure.findobj(match=plt.Text))
+    nested = hmlm.Model("strength ~ 1 + (1 | batch/cask)", hmlm.load_dataset("pastes"))
+    assert not gather_pulls(nested.fit(hmlm.REML()), None, None, "batch:cask", None).relative

@@ -21,7 +21,9 @@ from hmlm.spec import with_pooling
 class Pulls:
     """The figures of one grouping factor, for one or two of its columns (q).
 
-    partial and none have shape (J, q), mean and complete (q,), covariance (q, q).
+    partial and none have shape (J, q), mean and complete (q,), covariance (q, q). Where another
+    factor crosses this one, the rows of a group tell its difference from other groups only, and
+    `none` is centred on `partial`: `relative`.
     """
 
     levels: pd.Index
@@ -33,6 +35,7 @@ class Pulls:
     complete: np.ndarray
     covariance: np.ndarray
     labels: tuple[str, str, str]
+    relative: bool
 
     @property
     def known(self) -> np.ndarray:
@@ -85,16 +88,21 @@ def gather_pulls(
     place = [block.columns.index(c) for c in chosen]
     every = slice(None)
     partial = group_numbers(partial_fit, f"{kind}_{block.group}", every, place)[0]
+    none = _own_estimates(none_fit, block, chosen)
+    crossed = [_is_crossed(none_fit, block.group, c) for c in chosen]
+    for k in np.flatnonzero(crossed):
+        none[:, k] = _centred(none[:, k], partial[:, k])
     return Pulls(
         levels=block.levels,
         sizes=block.sizes,
         columns=chosen,
         partial=partial,
-        none=_own_estimates(none_fit, block, chosen),
+        none=none,
         mean=_average_line(partial_fit, partial_fit, block)[place],
         complete=_average_line(complete_fit, partial_fit, block)[place],
         covariance=_population_covariance(partial_fit, block)[np.ix_(place, place)],
         labels=(partial_fit.label, none_fit.label, complete_fit.label),
+        relative=any(crossed),
     )
 
 
@@ -125,6 +133,29 @@ def _own_estimates(none_fit: Any, block: Block, chosen: tuple[str, ...]) -> np.n
         )
     columns = [own.columns.index(c) for c in chosen]
     return group_numbers(none_fit, f"total_{block.group}", places, columns)[0]
+
+
+def _is_crossed(none_fit: Any, group: str, column: str) -> bool:
+    """Whether the levels of another factor have estimates beside those of this one."""
+    for block in none_fit.design.blocks:
+        if block.group != group and column in block.columns:
+            k = [block.columns.index(column)]
+            numbers = group_numbers(none_fit, f"total_{block.group}", slice(None), k)
+            mine = group_numbers(none_fit, f"total_{group}", slice(None), slice(None))
+            if np.isfinite(numbers[0]).any() and np.isfinite(mine[0]).any():
+                return True
+    return False
+
+
+def _centred(own: np.ndarray, partial: np.ndarray) -> np.ndarray:
+    """Give estimates that are known up to a constant the average of others.
+
+    The one level that has none is that which the others are compared with.
+    """
+    if np.isnan(own).sum() == 1:
+        own = np.nan_to_num(own)
+    known = np.isfinite(own)
+    return np.asarray(own - own[known].mean() + partial[known].mean())
 
 
 def _average_line(fit: Any, partial_fit: Any, block: Block) -> np.ndarray:

@@ -92,6 +92,11 @@ def plot_shrinkage(
     places, notes = drawn_groups(J, MOST_PULLS)
     if blank := int((~facts.known).sum()):
         notes.append(f"{blank:,} of {counted(J, 'group')} have no estimate of their own.")
+    if facts.relative:
+        notes.append(
+            "Another factor crosses this one: without pooling only\n"
+            "differences are known, here about the same average."
+        )
     drawn = replace(
         facts,
         levels=facts.levels[places],
