@@ -18,7 +18,7 @@ from hmlm.estimates import Numbers, line_lead, total_lead
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.fitting.conditional_effects import LARGEST_INTEGRATED_REST
 from hmlm.likelihoods.gaussian import gaussian_sums
-from hmlm.storage_writer import put_made
+from hmlm.storage_writer import file_names, put_made
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -261,7 +261,10 @@ def _write_zarr(parts: Iterator[pd.DataFrame], path: Path, block: Block) -> None
     levels = block.levels.to_numpy()
     if levels.dtype == object or not np.issubdtype(levels.dtype, np.number):
         levels = levels.astype(str).astype(np.dtypes.StringDType())
-    coords = {block.group: levels, "term": np.array(block.columns, dtype=np.dtypes.StringDType())}
+    # The name of the factor, as one that is no path and no other array's.
+    factor = file_names([block.group])[block.group]
+    factor += "_level" * (factor in FIGURES)
+    coords = {factor: levels, "term": np.array(block.columns, dtype=np.dtypes.StringDType())}
     xr.Dataset(coords=coords).to_zarr(path, mode="w", zarr_format=3, consolidated=False)
     store = zarr.open_group(path, mode="a")
     arrays = {
@@ -270,7 +273,7 @@ def _write_zarr(parts: Iterator[pd.DataFrame], path: Path, block: Block) -> None
             shape=(J, q),
             chunks=(min(J, 10_000), q),
             dtype="f8",
-            dimension_names=(block.group, "term"),
+            dimension_names=(factor, "term"),
             fill_value=float("nan"),
         )
         for name in FIGURES

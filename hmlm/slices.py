@@ -34,6 +34,7 @@ from hmlm.simulation_runs import failure
 from hmlm.sources import is_source, open_source
 
 AFTER = ("n", "seconds", "problems", "reason")
+DEATHS = ("KilledWorker",)  # how dask says that the workers died that had a task
 WAITING = 64  # slices that are cut out and wait for a worker
 
 
@@ -96,6 +97,8 @@ class Recipe:
 
 def reason_of(error: Exception) -> str:
     """Return why a slice failed; an error that is none of hmlm's own with its name."""
+    if isinstance(error, MemoryError):
+        return f"there was not enough memory: {failure(error)}"
     own = isinstance(error, HmlmError)
     return failure(error) if own else f"{type(error).__name__}: {failure(error)}"
 
@@ -145,8 +148,9 @@ def fit_many(
     groups : bool
         Whether to add the estimates of every group.
     executor : concurrent.futures.Executor, optional
-        Where to fit: processes, or a cluster's executor. Threads of this process when None, which
-        the compiled densities leave free to run at the same time.
+        Where to fit: processes, or a cluster's executor, as ``client.get_executor()`` of
+        dask.distributed. Threads of this process when None, which the compiled densities leave
+        free to run at the same time.
     random_seed : int, optional
         Seed; each slice has its own stream, whatever the executor.
     progressbar : bool
@@ -158,7 +162,7 @@ def fit_many(
         The columns of `by`, those of `hmlm.tidy`, and ``n`` (rows used), ``seconds``,
         ``problems`` (what the fit's status says) and ``reason``. Slices stand in the order of
         their values. One that fails is one row, with the reason in ``reason``; so is one whose
-        worker died: those that it took along are fitted anew, each in a process of its own.
+        worker died: those that it took along are fitted anew, one at a time.
 
     Raises
     ------
@@ -278,7 +282,11 @@ def _plain(value: Any) -> Any:
 def _run(
     recipe: Recipe, cut: Callable[[int], Any], seeds: Sequence[int], executor: Executor | None
 ) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Fit all slices, a few ahead of the workers; after a worker's death one by one."""
+    """Fit all slices, a few ahead of the workers.
+
+    Those that a dead worker took along are fitted again at the end, one by one; so is the rest
+    where the executor is of no use any more.
+    """
     own = ThreadPoolExecutor(os.cpu_count()) if executor is None else None
     pool: Executor = own if own is not None else executor  # type: ignore[assignment]
     waiting: dict[Future[pd.DataFrame], int] = {}
@@ -308,11 +316,13 @@ def _run(
                         taken_along.append(k)
                         broken = True
                         continue
-                    except Exception as error:  # a cluster's own way to say that a worker died
+                    except Exception as error:  # whatever a cluster's executor may raise
+                        if type(error).__name__ in DEATHS:
+                            taken_along.append(k)
+                            continue
                         table = failed(f"{type(error).__name__}: {failure(error)}")
                     yield k, table
-        for k in [*sorted(taken_along), *todo]:
-            yield k, _alone(recipe, cut(k), seeds[k])
+        yield from _apart(recipe, cut, seeds, [*sorted(taken_along), *todo])
     finally:
         for future in waiting:
             future.cancel()
@@ -320,13 +330,27 @@ def _run(
             own.shutdown()
 
 
-def _alone(recipe: Recipe, data: Any, seed: int) -> pd.DataFrame:
-    """Fit a slice in a process of its own, which may die."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return pool.submit(recipe.run, data, seed).result()
-        except BrokenExecutor:
-            return failed("the process that fitted it died, for lack of memory or by a signal.")
+def _apart(
+    recipe: Recipe, cut: Callable[[int], Any], seeds: Sequence[int], places: Sequence[int]
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Fit slices one after the other in a process that may die, and is then started anew."""
+    pool: ProcessPoolExecutor | None = None
+    try:
+        for k in places:
+            if pool is None:
+                pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+            try:
+                table = pool.submit(recipe.run, cut(k), seeds[k]).result()
+            except BrokenExecutor:
+                pool.shutdown()
+                pool = None
+                table = failed(
+                    "the process that fitted it died, for lack of memory or by a signal."
+                )
+            yield k, table
+    finally:
+        if pool is not None:
+            pool.shutdown()
 
 
 def describe_failures(table: pd.DataFrame) -> str:

@@ -11,6 +11,7 @@ import uuid
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,8 +139,14 @@ def _is_ours(target: Path, kind: str) -> bool:
         return False
 
 
-def _file_names(names: Iterable[str]) -> dict[str, str]:
-    """Return a name for each that every file system takes, also one that ignores case."""
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """Return a name for each that every file system takes, also one that ignores case.
+
+    Examples
+    --------
+    >>> file_names(["x", "X", "../y"])
+    {'x': 'x', 'X': 'X~2', '../y': '%..%2Fy'}
+    """
     found: dict[str, str] = {}
     taken: set[str] = set()
     for name in dict.fromkeys(names):
@@ -163,7 +170,7 @@ def _dataset(group: ArrayGroup, records: dict[str, Any]) -> xr.Dataset:
         for name, values in group.arrays.items()
     }
     used = dict.fromkeys(d for ds in dims.values() for d in ds)
-    files = _file_names([*group.arrays, *used])
+    files = file_names([*group.arrays, *used])
     variables = {}
     for name, given in group.arrays.items():
         values = np.asarray(given)
@@ -202,9 +209,14 @@ def _write_netcdf(file: Path, head: dict[str, Any], groups: Mapping[str, xr.Data
     import xarray as xr
 
     engine = netcdf_engine(file)
-    xr.Dataset(attrs=head).to_netcdf(file, mode="w", engine=engine)
+    # h5py takes the whole process down, later, when a disk fills up under it: it writes to memory.
+    place: Any = BytesIO() if engine == "h5netcdf" else file
+    xr.Dataset(attrs=head).to_netcdf(place, mode="w", engine=engine)
     for name, dataset in groups.items():
-        dataset.to_netcdf(file, mode="a", group=name, engine=engine)
+        dataset.to_netcdf(place, mode="a", group=name, engine=engine)
+    if place is not file:
+        with file.open("xb") as disk:
+            disk.write(place.getbuffer())
 
 
 def _pack(folder: Path, file: Path) -> None:

@@ -2,7 +2,6 @@
 
 import arviz
 import numpy as np
-import nutpie
 import pytest
 import xarray as xr
 from support import recorded, recorded_fixed, simulate
@@ -252,20 +251,6 @@ def test_kernel_says_what_it_does_not_cover(sleep_model):
     model = sleep_model.with_priors(Days=Prior("uniform", lower=-5, upper=50))
     with pytest.raises(HmlmError, match="does not cover this model"):
         model.fit(NUTS(engine="kernel"))
-
-
-def test_interrupted_sampling_is_no_fit(sleep_model, monkeypatch):
-    """nutpie swallows the interrupt and returns chains that end in blanks."""
-    whole = nutpie.sample
-
-    def cut(*args, **kwargs):
-        tree = whole(*args, **kwargs)
-        tree["sample_stats"]["logp"][0, 50:] = np.nan
-        return tree
-
-    monkeypatch.setattr(nutpie, "sample", cut)
-    with pytest.raises(KeyboardInterrupt):
-        sleep_model.fit(NUTS(engine="kernel", **SHORT), random_seed=1, progressbar=False)
 
 
 # Diagnosis, on draws that are bad in a known way.

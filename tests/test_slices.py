@@ -1,7 +1,10 @@
 """Many models at once: each slice as if it were fitted alone."""
 
 import os
+import resource
 import signal
+import sys
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -111,30 +114,76 @@ def test_what_no_slice_could_bear_is_refused_at_once(table, change, words):
 
 @dataclass(frozen=True)
 class Deadly:
-    """A method that kills its process when it meets a certain slice."""
+    """A method that ends badly when it meets a certain slice."""
 
     n: int
+    how: str = "killed"
+    seconds: float = 0.0
 
     def run(self, design, **settings):
-        if len(design.y) == self.n:
+        time.sleep(self.seconds)
+        if len(design.y) == self.n and self.how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        if len(design.y) == self.n:
+            np.ones(2**46)  # half a petabyte
         return hmlm.REML().run(design, **settings)
 
 
+def limit_memory():
+    size = 64 * 2**30  # of addresses, of which Numba reserves many
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def check_one_slice_lost(found, table, words):
+    """The slice of the north in 2001 has a reason, and all others are as if fitted alone."""
+    lost = found["reason"] != ""
+    assert found.loc[lost, ["region", "year"]].to_numpy().tolist() == [["north", 2001]]
+    assert words in found.loc[lost, "reason"].item()
+    alone = many(table, by=["region", "year"])
+    kept = (alone["region"] != "north") | (alone["year"] != 2001)
+    columns = ["region", "year", "component", "term", "estimate", "std_error"]
+    one, other = (f[columns].reset_index(drop=True) for f in (found[~lost], alone[kept]))
+    assert_frame_equal(one, other)
+
+
+@pytest.fixture(scope="module")
+def deadly_rows(table):
+    sizes = table.groupby(["region", "year"]).size()
+    assert (sizes == sizes["north", 2001]).sum() == 1
+    return int(sizes["north", 2001])
+
+
 @pytest.mark.slow
-def test_worker_that_dies_costs_its_slice_alone(table):
-    n = int((table["region"] == "north").sum())
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        found = many(table, method=Deadly(n), executor=pool)
-    assert set(found.loc[found["reason"] != "", "region"]) == {"north"}
-    assert "died" in found.loc[found["region"] == "north", "reason"].item()
-    assert found.loc[found["region"] != "north", "estimate"].notna().all()
+def test_worker_that_dies_costs_its_slice_alone(table, deadly_rows):
+    """Though others are at work, whose slices are lost with the pool."""
+    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
+        method = Deadly(deadly_rows, seconds=0.5)
+        found = many(table, by=["region", "year"], method=method, executor=pool)
+    check_one_slice_lost(found, table, "died")
 
 
-def test_slices_of_a_file_are_those_of_the_table(table, tmp_path):
-    path = tmp_path / "table.parquet"
-    table.to_parquet(path)
-    found, rows = (
-        many(data, by=["region", "year"]).drop(columns="seconds") for data in (str(path), table)
-    )
-    assert_frame_equal(found, rows, rtol=1e-5, atol=1e-6, check_dtype=False)
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is Linux's")
+def test_slice_that_needs_too_much_memory_is_lost_alone(table, deadly_rows):
+    context = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=limit_memory) as pool:
+        method = Deadly(deadly_rows, how="memory")
+        found = many(table, by=["region", "year"], method=method, executor=pool)
+    check_one_slice_lost(found, table, "there was not enough memory")
+
+
+@pytest.mark.slow
+def test_workers_of_dask_may_die(table, deadly_rows):
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+        client.get_executor() as executor,
+    ):
+        settings = {"by": ["region", "year"], "executor": executor}
+        whole = many(table, **settings)
+        assert set(whole["reason"]) == {""}
+        found = many(table, method=Deadly(deadly_rows), **settings)
+    check_one_slice_lost(found, table, "died")

@@ -305,7 +305,7 @@ def test_a_killed_process_leaves_the_old_file(saved, tmp_path):
     code = (
         "import os, sys, hmlm\nfrom hmlm import storage_writer\n"
         "from hmlm.storage import save_fit\n"
-        "storage_writer._put = lambda made, target: os._exit(9)\n"
+        "storage_writer.put_made = lambda made, target: os._exit(9)\n"
         "data = hmlm.load_dataset('sleepstudy')\n"
         "fit = hmlm.Model('Reaction ~ Days + (1 | Subject)', data).fit(hmlm.REML())\n"
         "save_fit(fit, sys.argv[1])\n"

@@ -15,6 +15,7 @@ from hmlm.design import Design
 from hmlm.errors import HmlmError
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.fitting.diagnostics import diagnose
+from hmlm.fitting.interruption import Interruption, SamplingInterrupted, find_interruption
 from hmlm.fitting.settings import check_plain, check_seed, check_whole
 from hmlm.likelihoods.gibbs_steps import State, iterate, log_prior, start
 from hmlm.likelihoods.gibbs_sums import GibbsSums, make_gibbs_sums
@@ -107,6 +108,9 @@ class Gibbs:
         HmlmError
             If the family is not gaussian, there is nothing to pool, or the sampler does not cover
             the model; the message says what to use instead.
+        SamplingInterrupted
+            If it is interrupted after tuning: a KeyboardInterrupt that has the fit of what was
+            drawn, which `Model.fit` returns.
         """
         _check_design(design)
         priors = resolve_priors(design)
@@ -122,7 +126,7 @@ class Gibbs:
         with one_blas_thread(), np.errstate(divide="ignore", invalid="ignore"):
             sums = make_gibbs_sums(design, priors)
             try:
-                found, rates = self._sample(sums, np.random.default_rng(seed), progressbar)
+                found, rates, stopped = self._sample(sums, np.random.default_rng(seed), progressbar)
             except np.linalg.LinAlgError as error:
                 raise HmlmError(
                     "hmlm.Gibbs() came to a point where a covariance matrix cannot be told from a "
@@ -130,7 +134,7 @@ class Gibbs:
                 ) from error
         parameters = {name: found[name] for name in design.dims if not name.startswith("b_")}
         effects = {name: found[name] for name in design.dims if name.startswith("b_")}
-        return BayesFit(
+        fit = BayesFit(
             design=design,
             method=self,
             priors=priors,
@@ -140,34 +144,47 @@ class Gibbs:
             _parameters=parameters,
             _stats={"acceptance_rate": rates},
             _draw_effects=lambda: effects,
-            _runs=((seed, self.draws),),
+            _runs=((seed, rates.shape[1]),),
         )
+        if stopped is None:
+            return fit
+        raise SamplingInterrupted(stopped.note, replace(fit, status=stopped.mark(fit.status)))
 
     def _sample(
         self, sums: GibbsSums, rng: np.random.Generator, progressbar: bool
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return the draws of every variable, and the share of proposals that were accepted."""
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, Interruption | None]:
+        """Return the draws of every variable, the share of proposals accepted, and any interrupt.
+
+        All chains move together, so that an interrupt leaves the same number of draws in each.
+        """
         state = start(sums, self.chains, rng)
         found: dict[str, np.ndarray] = {}
         rates = np.empty((self.chains, self.draws))
-        with _progress(self.tune + self.draws, progressbar) as advance:
-            for iteration in range(-self.tune, self.draws):
-                state.accepted[:], state.proposed = 0.0, 0
-                iterate(sums, state, rng)
-                advance()
-                if iteration < 0:
-                    continue
-                if iteration == 0 and not np.isfinite(_log_priors(sums, state)).all():
-                    raise HmlmError(
-                        "hmlm.Gibbs() found no point that the priors of the sds allow: raise tune, "
-                        "or use hmlm.NUTS()."
-                    )
-                rates[:, iteration] = state.accepted / state.proposed
-                for name, value in _parameters(sums, state).items():
-                    if name not in found:
-                        found[name] = np.empty((self.chains, self.draws, *value.shape[1:]))
-                    found[name][:, iteration] = value
-        return found, rates
+        done = 0
+        try:
+            with _progress(self.tune + self.draws, progressbar) as advance:
+                for iteration in range(-self.tune, self.draws):
+                    state.accepted[:], state.proposed = 0.0, 0
+                    iterate(sums, state, rng)
+                    advance()
+                    if iteration < 0:
+                        continue
+                    if iteration == 0 and not np.isfinite(_log_priors(sums, state)).all():
+                        raise HmlmError(
+                            "hmlm.Gibbs() found no point that the priors of the sds allow: raise "
+                            "tune, or use hmlm.NUTS()."
+                        )
+                    rates[:, iteration] = state.accepted / state.proposed
+                    for name, value in _parameters(sums, state).items():
+                        if name not in found:
+                            found[name] = np.empty((self.chains, self.draws, *value.shape[1:]))
+                        found[name][:, iteration] = value
+                    done = iteration + 1
+        except KeyboardInterrupt:
+            stopped = find_interruption(np.full(self.chains, done), self.draws)
+            n = self.draws if stopped is None else stopped.n
+            return {k: v[:, :n].copy() for k, v in found.items()}, rates[:, :n].copy(), stopped
+        return found, rates, None
 
     def _status(self, design: Design, parameters: dict[str, np.ndarray], rates: np.ndarray) -> Any:
         import xarray as xr

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hmlm.errors import HmlmError
+from hmlm.fitting.interruption import Interruption, find_interruption
 from hmlm.likelihoods.glmm_posterior import RowPosterior
 from hmlm.likelihoods.posterior import Posterior
 
@@ -33,11 +34,14 @@ class RawDraws:
         Statistics of the sampler, by chain and draw.
     route : str
         "compiled", or "callback" where nutpie's private entry was not to be had.
+    stopped : Interruption or None
+        How far the chains were where sampling was interrupted; x and stats are cut accordingly.
     """
 
     x: np.ndarray
     stats: Any
     route: str
+    stopped: Interruption | None = None
 
 
 def load_kernel(tell: bool, rows: bool = False) -> None:
@@ -177,7 +181,12 @@ def sample_kernel(
     Returns
     -------
     RawDraws
-        Coordinates and statistics.
+        Coordinates and statistics; after an interrupt, of what had been drawn.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If sampling is interrupted before there are draws of use.
     """
     import nutpie
 
@@ -203,6 +212,21 @@ def sample_kernel(
             "cannot have at most coefficients (an inverse or identity link): use a log link, "
             "centre and scale the predictors, or give tighter priors."
         ) from error
-    return RawDraws(
-        x=tree["posterior"]["x"].to_numpy(), stats=tree["sample_stats"].dataset, route=route
-    )
+    x, stats = tree["posterior"]["x"], tree["sample_stats"].dataset
+    stopped = chains_of_interrupt(stats, draws)
+    if stopped is not None:
+        x, stats = cut_chains(x, stopped), cut_chains(stats, stopped)
+    return RawDraws(x=x.to_numpy(), stats=stats, route=route, stopped=stopped)
+
+
+def chains_of_interrupt(stats: Any, draws: int) -> Interruption | None:
+    """Say how far the chains were, None where they are complete.
+
+    nutpie takes an interrupt for itself, and returns chains that end in blanks.
+    """
+    return find_interruption((~np.isnan(stats["logp"].to_numpy())).sum(axis=1), draws)
+
+
+def cut_chains(values: Any, stopped: Interruption) -> Any:
+    """Return the draws of an xarray object that an interruption leaves."""
+    return values.isel(chain=list(stopped.kept), draw=slice(stopped.n))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from hmlm.errors import HmlmError
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.fitting.conditional_effects import LARGEST_INTEGRATED_REST, draw_conditional_effects
 from hmlm.fitting.diagnostics import diagnose
+from hmlm.fitting.interruption import Interruption, SamplingInterrupted
 from hmlm.fitting.settings import check_seed, check_whole
 from hmlm.likelihoods.gaussian import gaussian_sums, known_sigma2
 from hmlm.likelihoods.optimum import best_point
@@ -104,6 +105,12 @@ class NUTS:
             Seed; the same seed gives the same draws.
         progressbar : bool
             Whether to show a progress bar.
+
+        Raises
+        ------
+        SamplingInterrupted
+            If it is interrupted after tuning: a KeyboardInterrupt that has the fit of what was
+            drawn, which `Model.fit` returns.
         """
         priors = resolve_priors(design)
         seed = check_seed(random_seed)
@@ -141,7 +148,8 @@ class NUTS:
         parameters = {k: np.ascontiguousarray(v) for k, v in posterior.parameters(raw.x).items()}
 
         def effects() -> dict[str, np.ndarray]:
-            return draw_conditional_effects(design, parameters, [(seed, self.draws)], sums)
+            runs = [(seed, raw.x.shape[1])]
+            return draw_conditional_effects(design, parameters, runs, sums)
 
         route = "" if raw.route == "compiled" else ", through Python callbacks"
         what = " with group effects integrated out" if design.blocks else ""
@@ -152,7 +160,17 @@ class NUTS:
             what = f" with the effects of {fine} integrated out and those of {words} sampled"
         note = f"Sampled on the compiled density{what}{route}."
         return self._finish(
-            design, priors, seed, parameters, raw.stats, began, [note], effects, None, True
+            design,
+            priors,
+            seed,
+            parameters,
+            raw.stats,
+            began,
+            [note],
+            effects,
+            None,
+            raw.stopped,
+            conditional=True,
         )
 
     def _run_rows(
@@ -187,7 +205,7 @@ class NUTS:
         # Without pooling there may be nothing but the groups' own coefficients.
         parameters = posterior.parameters(raw.x) or effects()
         return self._finish(
-            design, priors, seed, parameters, raw.stats, began, notes, effects, None
+            design, priors, seed, parameters, raw.stats, began, notes, effects, None, raw.stopped
         )
 
     def _sample(self, posterior: Any, seed: int, progressbar: bool) -> Any:
@@ -221,6 +239,7 @@ class NUTS:
         progressbar: bool,
         why: str,
     ) -> BayesFit:
+        from hmlm.fitting.kernel_sampler import chains_of_interrupt, cut_chains
         from hmlm.models.build import build_model, resolve_centered
 
         began = time.perf_counter()
@@ -244,7 +263,10 @@ class NUTS:
                 target_accept=self.target_accept,
                 maxdepth=self.max_treedepth,
             )
-        posterior = tree["posterior"].dataset
+        posterior, stats = tree["posterior"].dataset, tree["sample_stats"].dataset
+        stopped = chains_of_interrupt(stats, self.draws)
+        if stopped is not None:
+            posterior, stats = cut_chains(posterior, stopped), cut_chains(stats, stopped)
         parameters = {name: posterior[name].to_numpy() for name in design.dims}
         notes = [f"Sampled from the PyMC model ({why})."]
         if centered:
@@ -252,15 +274,7 @@ class NUTS:
             chosen = "" if self.centered is not None else ", by how much the data say about each"
             notes.append(f"Group effects: {words}{chosen}.")
         return self._finish(
-            design,
-            priors,
-            seed,
-            parameters,
-            tree["sample_stats"].dataset,
-            began,
-            notes,
-            None,
-            centered,
+            design, priors, seed, parameters, stats, began, notes, None, centered, stopped
         )
 
     def _finish(
@@ -274,15 +288,12 @@ class NUTS:
         notes: list[str],
         effects: Any,
         centered: Any,
+        stopped: Interruption | None,
         conditional: bool = False,
     ) -> BayesFit:
         import xarray as xr
 
         seconds = time.perf_counter() - began
-        log_density = sample_stats["logp"].to_numpy()
-        if log_density.shape[1] < self.draws or np.isnan(log_density).any():
-            # nutpie takes the interrupt for itself and returns chains that end in blanks.
-            raise KeyboardInterrupt("sampling was interrupted before every chain was complete")
         kept = ("diverging", "energy", "depth", "n_steps", "step_size", "logp", "tree_depth")
         stats = {k: sample_stats[k].to_numpy() for k in kept if k in sample_stats}
         coords = {k: np.asarray(v, dtype=object) for k, v in design.coords.items()}
@@ -293,7 +304,7 @@ class NUTS:
             },
             coords={d: coords[d] for name in parameters for d in design.dims[name]},
         )
-        return BayesFit(
+        fit = BayesFit(
             design=design,
             method=self,
             priors=priors,
@@ -304,6 +315,9 @@ class NUTS:
             _stats=stats,
             _draw_effects=effects,
             _centered=centered,
-            _runs=((seed, log_density.shape[1]),),
+            _runs=((seed, stats["logp"].shape[1]),),
             _conditional=conditional,
         )
+        if stopped is None:
+            return fit
+        raise SamplingInterrupted(stopped.note, replace(fit, status=stopped.mark(fit.status)))
