@@ -7,7 +7,7 @@ operators before anything is evaluated; it never sees the caller's variables.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 from hmlm.errors import FormulaError, listed, suggest
@@ -118,17 +118,15 @@ def split_formulas(formula: str | Sequence[str]) -> list[str]:
         return [piece for text in formula for piece in split_formulas(text)] or [""]
     if not isinstance(formula, str):
         raise FormulaError(f"a formula is text, as 'y ~ x + (1 | g)', not {formula!r:.60}.")
-    pieces, quote = [""], ""
-    for sign in formula:
-        if sign == ";" and not quote:
-            pieces.append("")
-            continue
+    cuts, quote = [-1], ""
+    for i, sign in enumerate(formula):
         if quote:
             quote = "" if sign == quote else quote
         elif sign in "`'\"":
             quote = sign
-        pieces[-1] += sign
-    found = [piece.strip() for piece in pieces]
+        elif sign == ";":
+            cuts.append(i)
+    found = [formula[a + 1 : b].strip() for a, b in pairwise([*cuts, len(formula)])]
     return [found[0], *filter(None, found[1:])]
 
 

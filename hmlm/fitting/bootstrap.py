@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,12 @@ import numpy as np
 
 from hmlm.cells import needs_rows
 from hmlm.design import Design
-from hmlm.errors import HmlmError, counted
+from hmlm.errors import HmlmError
 from hmlm.fitting.parameters import chosen_parameters, interval_table, parameters_of
 from hmlm.likelihoods.gaussian import gaussian_sums, known_sigma2, spread_at
 from hmlm.likelihoods.optimum import best_point
 from hmlm.likelihoods.threads import one_blas_thread
+from hmlm.progress import progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +119,11 @@ def bootstrap_fit(
     work = _Bootstrap.of(fit)
     seeds = np.random.SeedSequence(random_seed).spawn(n)
     parts = [seeds[k : k + REFITS_AT_ONCE] for k in range(0, n, REFITS_AT_ONCE)]
-    found = dict(_progress(_run(work, parts, executor), n, progressbar))
+    found = {}
+    with progress_bar("Bootstrap", n, progressbar) as advance:
+        for k, refits in _run(work, parts, executor):
+            found[k] = refits
+            advance(len(refits))
     return pd.DataFrame(
         np.concatenate([found[k] for k in range(len(parts))]),
         columns=[p.name for p in parameters_of(fit.design)],
@@ -139,21 +144,6 @@ def _run(
     finally:
         for future in futures:
             future.cancel()
-
-
-def _progress(
-    results: Iterable[tuple[int, np.ndarray]], n: int, progressbar: bool
-) -> Iterator[tuple[int, np.ndarray]]:
-    if not progressbar:
-        yield from results
-        return
-    from rich.progress import Progress
-
-    with Progress(transient=True) as progress:
-        task = progress.add_task(f"Bootstrap: {counted(n, 'refit')}", total=n)
-        for k, found in results:
-            progress.advance(task, len(found))
-            yield k, found
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +18,7 @@ from hmlm.fitting.settings import check_plain, check_seed, check_whole
 from hmlm.likelihoods.gibbs_steps import State, iterate, log_prior, start
 from hmlm.likelihoods.gibbs_sums import GibbsSums, make_gibbs_sums
 from hmlm.likelihoods.threads import one_blas_thread
+from hmlm.progress import progress_bar
 
 SETTINGS_AT_LEAST = {"draws": 1, "tune": 0, "chains": 1}
 MOST_NUMBERS = 250_000_000
@@ -162,11 +161,11 @@ class Gibbs:
         rates = np.empty((self.chains, self.draws))
         done = 0
         try:
-            with _progress(self.tune + self.draws, progressbar) as advance:
+            with progress_bar("Gibbs", self.tune + self.draws, progressbar) as advance:
                 for iteration in range(-self.tune, self.draws):
                     state.accepted[:], state.proposed = 0.0, 0
                     iterate(sums, state, rng)
-                    advance()
+                    advance(1)
                     if iteration < 0:
                         continue
                     if iteration == 0 and not np.isfinite(_log_priors(sums, state)).all():
@@ -231,19 +230,6 @@ def _log_priors(sums: GibbsSums, state: State) -> np.ndarray:
         priors = [prior for part in factor.parts for prior in part.priors]
         total = total + sum(log_prior(prior, sd[:, a]) for a, prior in enumerate(priors))
     return total
-
-
-@contextmanager
-def _progress(total: int, show: bool) -> Iterator[Any]:
-    """Yield a function that moves a progress bar on by one iteration."""
-    if not show:
-        yield lambda: None
-        return
-    from rich.progress import Progress
-
-    with Progress() as progress:
-        task = progress.add_task("Gibbs", total=total)
-        yield lambda: progress.advance(task)
 
 
 def _check_design(design: Design) -> None:

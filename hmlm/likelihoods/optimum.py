@@ -9,6 +9,8 @@ from hmlm.likelihoods.crossproducts import OneFactor
 from hmlm.likelihoods.profiled import GaussianSums, ProfiledPoint, profiled_deviance, shapes_of
 
 SINGULAR = 1e-4
+# Where to look for a lower deviance beside an edge; in units of sigma.
+BESIDE_THE_EDGE = (0.003, 0.01, 0.03, 0.1, 0.3)
 
 
 def best_point(
@@ -20,7 +22,8 @@ def best_point(
 ) -> tuple[ProfiledPoint, np.ndarray, str]:
     """Minimise the profiled deviance by bounded quasi-Newton steps.
 
-    A second start is tried only where the first ends at the edge or is not converged.
+    A second start is tried only where the first ends at the edge or is not converged, and further
+    ones where the deviance falls from the edge: see `lower_inside`.
 
     Parameters
     ----------
@@ -85,8 +88,41 @@ def best_point(
             best = (point, theta, message)
         if not message and (theta[diagonal] > SINGULAR).all():
             break
+        if first is starts[-1] and len(starts) < 5:
+            inside = lower_inside(sums, reml, sigma2, best[0].deviance, best[1], diagonal)
+            if inside is not None:
+                starts.append(inside)
     assert best is not None
     return best
+
+
+def lower_inside(
+    sums: GaussianSums,
+    reml: bool,
+    sigma2: float | None,
+    deviance: float,
+    theta: np.ndarray,
+    diagonal: np.ndarray,
+) -> np.ndarray | None:
+    """Look for a lower deviance off the edge of what is possible.
+
+    The deviance is even in every diagonal entry of Lambda, so at zero its slope is zero: steps that
+    end there stay there, also where it is a maximum.
+
+    Returns
+    -------
+    ndarray or None
+        The lowest point of those tried; None where the edge is the lowest.
+    """
+    found, lowest = None, deviance - 1e-7
+    for k in np.flatnonzero(diagonal & (theta <= SINGULAR)):
+        for size in BESIDE_THE_EDGE:
+            moved = theta.copy()
+            moved[k] = size
+            at = profiled_deviance(moved, sums, reml, sigma2).deviance
+            if at < lowest:
+                found, lowest = moved, at
+    return found
 
 
 def moment_start(sums: OneFactor) -> np.ndarray | None:
