@@ -13,13 +13,15 @@ export PYTHON
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test docs bench format constraints clean distclean
+.PHONY: help demo test docs bench sbc fuzz format constraints clean distclean
 
 help:
 	@echo "make demo         fit a first model and see what comes back (hmlm demo)"
 	@echo "make test         lint, type check, tests, doctests, notebooks, wheel, documentation"
 	@echo "make docs         build the documentation into docs/_build/html"
 	@echo "make bench        time hmlm beside other packages, which get an environment of their own"
+	@echo "make sbc          simulation-based calibration and coverage: an hour or two"
+	@echo "make fuzz         10,000 hostile tables: five minutes"
 	@echo "make format       format the code, and mend what ruff can mend"
 	@echo "make constraints  write constraints.txt anew, with the newest releases"
 	@echo "make clean        remove what tests and builds leave; make distclean, the environments too"
@@ -41,6 +43,13 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.bench $(PEERS)/.peers
 	PEERS_PYTHON=$(PEERS_PY) $(PY) benchmarks/run.py
+
+sbc: $(VENV)/.test
+	$(PY) benchmarks/calibration_suite.py
+	$(PY) benchmarks/coverage_study.py
+
+fuzz: $(VENV)/.test
+	HMLM_FUZZ=10000 $(PY) -m pytest -q tests/test_hostile_frames.py
 
 format: $(VENV)/.test
 	$(PY) -m ruff check --fix .
