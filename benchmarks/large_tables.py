@@ -17,6 +17,9 @@ SD_INTERCEPT, SD_SLOPE, SD_NOISE = 1.5, 0.3, 1.0
 INTERCEPT, SLOPE = 10.0, 0.5
 WAVES = 10
 
+# name -> formula in lme4's notation
+FORMULAS = {"waves": "y ~ wave + (wave | g)", "predictors": "y ~ x + z + (1 | g)"}
+
 
 def write_waves(path: str | Path, rows: int, groups: int, seed: int = 1) -> Path:
     """Write a Parquet table of a panel: group `g`, `wave` from 0 to 9, outcome `y`, shuffled.
@@ -45,6 +48,30 @@ def write_waves(path: str | Path, rows: int, groups: int, seed: int = 1) -> Path
             y += slope[g] * wave
             writer.write_table(pa.table([g, wave, y], schema=schema), row_group_size=n // 4 or 1)
     return path
+
+
+def write_predictors(path: str | Path, rows: int, groups: int, seed: int = 1) -> Path:
+    """Write a Parquet table of groups `g` with two continuous predictors, `x` and `z`."""
+    path = Path(path)
+    rng = np.random.default_rng(seed)
+    g = rng.integers(0, groups, rows, dtype=np.int32)
+    x, z, noise = rng.normal(size=(3, rows))
+    y = 1 + 0.5 * x - 0.3 * z + rng.normal(0, 1, groups)[g] + 1.5 * noise
+    pq.write_table(pa.table({"g": g, "x": x, "z": z, "y": y}), path)
+    return path
+
+
+def write_columns(table: Path, folder: Path) -> Path:
+    """Write the columns of a Parquet table as plain binary files, which R reads at once."""
+    folder.mkdir()
+    source = pq.ParquetFile(table)
+    for name in source.schema_arrow.names:
+        integer = pa.types.is_integer(source.schema_arrow.field(name).type)
+        with (folder / f"{name}.{'integer' if integer else 'double'}").open("wb") as file:
+            for batch in source.iter_batches(PIECE, columns=[name]):
+                kind = np.int32 if integer else np.float64
+                file.write(batch.column(0).to_numpy().astype(kind).tobytes())
+    return folder
 
 
 def main() -> None:

@@ -84,6 +84,44 @@ def statsmodels(name: str, repeats: int) -> dict[str, float]:
     return {"seconds": statistics.median(seconds[1:]), "log_likelihood": float(fit.llf)}
 
 
+def large(package: str, table: str, path: str) -> dict[str, float]:
+    """Time a package on a table of many rows, which it takes as a pandas data frame."""
+    import pandas as pd
+    from large_tables import FORMULAS
+
+    start = time.perf_counter()
+    frame = pd.read_parquet(path)
+    read = time.perf_counter() - start
+    print(f"read in {read:.1f} s", file=sys.stderr, flush=True)
+    formula = FORMULAS[table]
+    found = {"read": read}
+    start = time.perf_counter()
+    if package == "bambi":
+        import bambi as bmb
+
+        bmb.Model(formula, frame).fit(
+            draws=1000,
+            tune=1000,
+            chains=4,
+            random_seed=1,
+            progressbar=False,
+            inference_method="nutpie",
+        )
+    elif package == "mixedlm":
+        import mixedlm as lme
+
+        value = str(lme.lmer(formula, frame, REML=True).logLik())
+        found["log_likelihood"] = float(value.split("(")[0].replace("'log Lik.'", ""))
+    else:
+        import statsmodels.formula.api as smf
+
+        fixed, random = formula.rsplit(" + (", 1)
+        slopes = "~" + random.split(" | ")[0]
+        model = smf.mixedlm(fixed, frame, groups=frame["g"], re_formula=slopes)
+        found["log_likelihood"] = float(model.fit(reml=True).llf)
+    return {**found, "seconds": time.perf_counter() - start}
+
+
 def imports(module: str) -> dict[str, float]:
     """Time an import."""
     start = time.perf_counter()
@@ -95,9 +133,13 @@ def main() -> None:
     """Run the task that the arguments name."""
     package, *arguments = sys.argv[1:]
     numbers = [int(a) if a.isdigit() else a for a in arguments]
-    found = {"bambi": bambi, "mixedlm": mixedlm, "statsmodels": statsmodels, "imports": imports}[
-        package
-    ](*numbers)  # type: ignore[operator]
+    found = {
+        "bambi": bambi,
+        "mixedlm": mixedlm,
+        "statsmodels": statsmodels,
+        "large": large,
+        "imports": imports,
+    }[package](*numbers)  # type: ignore[operator]
     found["gigabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(json.dumps(found))
 

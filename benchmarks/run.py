@@ -10,6 +10,7 @@ with Rscript where it is there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -17,16 +18,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+from large_tables import FORMULAS, write_columns, write_predictors, write_waves  # noqa: E402
 from tasks import FACTORS, FAMILIES, MODELS, POSTERIOR, REML, table  # noqa: E402
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL")}
@@ -36,10 +40,16 @@ BLAS = {
     "lme4, OpenBLAS": ("openblas-pthread/libblas.so.3", "openblas-pthread/liblapack.so.3"),
 }
 CONSOLE = Console(width=110)
+MOST, FREE = 16e9, 4e9  # bytes that a peer may take, and that must stay free for others
 
 
-def run(command: Sequence[str], timeout: float, **extra: str) -> dict[str, Any] | str:
-    """Run a worker; return its figures, or in words how it failed."""
+def run(
+    command: Sequence[str], timeout: float, most: float | None = None, **extra: str
+) -> dict[str, Any] | str:
+    """Run a worker; return its figures, or in words how it failed.
+
+    A worker that may take only `most` bytes is also stopped when it would leave too few for others.
+    """
     environment = {**os.environ, **ONE_THREAD, **extra}
     worker = subprocess.Popen(
         command,
@@ -49,17 +59,41 @@ def run(command: Sequence[str], timeout: float, **extra: str) -> dict[str, Any] 
         env=environment,
         start_new_session=True,
     )
-    try:
-        out, err = worker.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
+    end, peak, cpu, why = time.monotonic() + timeout, 0.0, 0.0, ""
+    while not why:
+        try:
+            out, err = worker.communicate(timeout=min(0.2, timeout))
+            break
+        except subprocess.TimeoutExpired:
+            held, spent = usage(worker.pid) if most else (0.0, 0.0)
+        peak, cpu = max(peak, held), max(cpu, spent)
+        scarce = held > FREE and psutil.virtual_memory().available < FREE
+        if most and (held > most or scarce):
+            why = f"out of memory at {peak / 1e9:.1f} GB"
+        elif time.monotonic() > end:
+            why = f"more than {timeout:.0f} s" + (f", {peak / 1e9:.1f} GB" if most else "")
+    if why:
         os.killpg(worker.pid, signal.SIGKILL)  # its chains run in processes of their own
-        worker.communicate()
-        return f"more than {timeout:.0f} s"
+        err = worker.communicate()[1]
+        read = [line for line in err.splitlines() if line.startswith("read in")]
+        return ", ".join([why, *([f"{cpu:.0f} s of CPU"] if most else []), *read])
     if worker.returncode:
         lines = (err or out).strip().splitlines()
-        return f"failed: {lines[-1][:60]}" if lines else "failed"
+        return f"failed: {lines[-1].split(': ', 1)[-1][:100]}" if lines else "failed"
     found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
-    return found
+    return found if most is None else {"gigabytes": peak / 1e9, "cpu": cpu, **found}
+
+
+def usage(pid: int) -> tuple[float, float]:
+    """Return the bytes of memory and seconds of CPU that a process and its children have taken."""
+    held = spent = 0.0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        worker = psutil.Process(pid)
+        for process in (worker, *worker.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                held += process.memory_info().rss
+                spent += sum(process.cpu_times()[:2])
+    return held, spent
 
 
 def hmlm(*arguments: object, timeout: float = 900) -> dict[str, Any] | str:
@@ -67,12 +101,14 @@ def hmlm(*arguments: object, timeout: float = 900) -> dict[str, Any] | str:
     return run([sys.executable, str(HERE / "hmlm_worker.py"), *map(str, arguments)], timeout)
 
 
-def peer(*arguments: object, timeout: float = 600) -> dict[str, Any] | str:
+def peer(
+    *arguments: object, timeout: float = 600, most: float | None = None
+) -> dict[str, Any] | str:
     """Run a worker of the other Python packages."""
     python = os.environ.get("PEERS_PYTHON", "")
     if not python:
         return "not run: PEERS_PYTHON is not set"
-    return run([python, str(HERE / "peers_worker.py"), *map(str, arguments)], timeout)
+    return run([python, str(HERE / "peers_worker.py"), *map(str, arguments)], timeout, most)
 
 
 def r_peer(function: str, name: str, repeats: int, timeout: float, **extra: str) -> Any:
@@ -86,7 +122,7 @@ def r_peer(function: str, name: str, repeats: int, timeout: float, **extra: str)
         groups = ",".join(c for c in frame if c in FACTORS)
         formula = FAMILIES[name][2] if name in FAMILIES else MODELS[name][1]
         command = ["Rscript", str(HERE / "peers.R"), function, str(path), formula]
-        return run([*command, str(repeats), groups], timeout, **extra)
+        return run([*command, str(repeats), groups], timeout, None, **extra)
 
 
 def show(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -124,7 +160,7 @@ def families(repeats: int) -> None:
         for package, f in found.items():
             ours = found["hmlm"]
             both = isinstance(f, dict) and isinstance(ours, dict)
-            ratio = f["seconds"] / ours["seconds"] if both else None  # type: ignore[index,operator]
+            ratio = f["seconds"] / ours["seconds"] if both else None
             rows.append(
                 [
                     name,
@@ -250,6 +286,62 @@ def large(repeats: int) -> None:
     )
 
 
+def aggregate(repeats: int) -> None:
+    """Fit from sums: a Parquet file larger than memory, and a frame of four million rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, write, rows in (
+            ("predictors", write_predictors, 4_000_000),
+            ("waves", write_waves, 100_000_000),
+        ):
+            path = write(Path(folder) / f"{name}.parquet", rows, 100_000)
+            _aggregate_ours(name, path, rows, max(2, repeats))
+            _aggregate_peers(name, path, rows)
+
+
+def _aggregate_ours(name: str, path: Path, rows: int, repeats: int) -> None:
+    """Print the seconds of each stage, and the memory."""
+    runs = [hmlm("aggregate", name, path) for _ in range(repeats)]
+    shown = []
+    for label, found in ((f"run {k + 1}", f) for k, f in enumerate(runs)):
+        stages = [cell(found, k, 1) for k in ("model", "reml", "posterior")]
+        rest = [cell(found, k, d) for k, d in (("ess", 0), ("divergences", 0), ("gigabytes", 2))]
+        cpu = (
+            sum(found[f"{k}_cpu"] for k in ("model", "reml", "posterior"))
+            if isinstance(found, dict)
+            else 0.0
+        )
+        if isinstance(found, str):
+            stages[0] = found
+        shown.append([label, *stages, f"{cpu:.1f}", *rest])
+    show(
+        f"hmlm from sums: {FORMULAS[name]}, {rows:,} rows, 100,000 groups",
+        ["", "Model s", "REML s", "posterior s", "CPU s", "least ESS", "diverg.", "GB"],
+        shown,
+    )
+
+
+def _aggregate_peers(name: str, path: Path, rows: int) -> None:
+    """Print what other packages need for the same, at most 300 seconds and 16 GB."""
+    limits: dict[str, Any] = {"timeout": 300.0, "most": MOST}
+    found = {}
+    for package in ("bambi", "statsmodels", "mixedlm"):
+        found[package] = peer("large", package, name, path, **limits)
+    if shutil.which("Rscript"):
+        columns = write_columns(path, path.with_suffix(""))
+        command = ["Rscript", str(HERE / "peers.R"), "columns", str(columns), FORMULAS[name]]
+        found["lme4"] = run(command, **limits)
+        shutil.rmtree(columns)
+    shown = [
+        [package, *(cell(f, key, 1) for key in ("seconds", "cpu", "read", "gigabytes"))]
+        for package, f in found.items()
+    ]
+    show(
+        f"Others, at most 300 s and 16 GB: {FORMULAS[name]}, {rows:,} rows",
+        ["package", "seconds", "CPU s", "to read", "GB"],
+        shown,
+    )
+
+
 def main() -> None:
     """Run the sections."""
     sections = {
@@ -258,6 +350,7 @@ def main() -> None:
         "families": families,
         "scaling": scaling,
         "large": large,
+        "aggregate": aggregate,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=sections, default=list(sections))

@@ -1,0 +1,428 @@
+"""Random models, and their densities in PyMC's coordinates and in those of the compiled kernels."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+from hypothesis import strategies as st
+from support import central_difference
+from test_glmm_density import flat
+from test_kernel import conditional_effects
+
+import hmlm
+from hmlm import Prior
+from hmlm.default_priors import resolve_priors
+from hmlm.families import FAMILIES, PARAMETERS
+from hmlm.likelihoods.gaussian import gaussian_sums, known_sigma2
+from hmlm.likelihoods.glmm_pack import pack_rows, rows_cover
+from hmlm.likelihoods.optimum import best_point
+from hmlm.likelihoods.posterior import kernel_covers, pack
+from hmlm.likelihoods.preliminary import preliminary
+from hmlm.likelihoods.rows import make_rows
+
+POPULATION = ["1", "x", "x + f", "f", "0 + f", "0 + x", "x * f", "x + v", "x + offset(z)"]
+EFFECTS = ["1", "1", "x", "0 + x", "f", "x + v"]
+SHAPES = ("normal", "beta", "half-normal", "gamma", "lognormal")
+DEEP = ["{e} | g", "{e} || g", "{e} | g/c"]
+
+
+def coefficient_priors(draw):
+    scale = draw(st.sampled_from([0.7, 2.0]))
+    return draw(
+        st.sampled_from(
+            [
+                Prior("normal", mu=0.2, sigma=scale),
+                Prior("student-t", nu=4, mu=-0.1, sigma=scale),
+                Prior("cauchy", alpha=0.1, beta=scale),
+                Prior("flat"),
+            ]
+        )
+    )
+
+
+def positive_priors(draw, first=0):
+    scale = draw(st.sampled_from([0.6, 1.5]))
+    return draw(
+        st.sampled_from(
+            [
+                Prior("half-flat"),  # not for a shape, whose likelihood does not end it
+                Prior("half-normal", sigma=scale),
+                Prior("half-student-t", nu=3, sigma=scale),
+                Prior("half-cauchy", beta=scale),
+                Prior("exponential", lam=1 / scale),
+                Prior("gamma", alpha=2.5, beta=2 / scale),
+                Prior("inverse-gamma", alpha=3, beta=2 * scale),
+                Prior("lognormal", mu=-0.2, sigma=scale),
+                Prior("uniform", lower=0, upper=20 * scale),
+            ][first:]
+        )
+    )
+
+
+def share_priors(draw):
+    return draw(
+        st.sampled_from(
+            [
+                Prior("beta", alpha=1.5, beta=2.5),
+                Prior("beta", alpha=1, beta=1),
+                Prior("uniform", lower=0, upper=1),
+            ]
+        )
+    )
+
+
+def make_table(seed, groups, size, spread):
+    """Draw a table with an outcome for every family: unbalanced, nested and crossed factors."""
+    rng = np.random.default_rng(seed)
+    n = groups * size
+    g = np.sort(rng.integers(0, groups, n))
+    g[:groups] = np.arange(groups)
+    g.sort()
+    x = rng.normal(size=n).round(2)
+    eta = 0.4 + 0.4 * x + spread * rng.normal(size=groups)[g]
+    share = 1 / (1 + np.exp(-eta))
+    counts = rng.poisson(np.exp(np.minimum(eta, 3)))
+    counts[rng.random(n) < 0.2] = 0
+    counts[:3] = 0, 1, 2
+    trials = rng.integers(1, 9, n)
+    yes = (rng.random(n) < share).astype(int)
+    yes[:2] = 0, 1
+    kind = rng.integers(0, 3, n)
+    grade = np.digitize(eta + rng.logistic(size=n), [-1, 0.3, 1.5])
+    kind[:3], grade[:4] = np.arange(3), np.arange(4)
+    return pd.DataFrame(
+        {
+            "g": [f"g{k}" for k in g],
+            "c": [f"c{k}" for k in rng.integers(0, 2, n)],
+            "h": [f"h{k}" for k in np.r_[:4, rng.integers(0, 4, n - 4)]],
+            "x": x,
+            "v": rng.uniform(-1, 1, n).round(2),
+            "z": rng.uniform(-0.3, 0.3, n).round(1),
+            "f": np.where(np.arange(n) % 3 == 0, "a", "b"),
+            "real": 6 + eta + rng.normal(size=n),
+            "s": rng.uniform(0.3, 1.5, n).round(2),
+            "w": rng.uniform(0.4, 2.5, n).round(2),
+            "binary": yes,
+            "hits": rng.binomial(trials, share),
+            "n": trials,
+            "count": counts,
+            "many": rng.poisson(40 + 2 * eta),
+            "positive": np.exp(1 + eta / 4 + 0.3 * rng.normal(size=n)),
+            "unit": rng.beta(2, 3, n).clip(0.01, 0.99),
+            "ordered": grade,
+            "category": np.array(["p", "q", "r"])[kind],
+        }
+    )
+
+
+@st.composite
+def models(draw, names=tuple(FAMILIES)):
+    """Draw what `hmlm.Model` takes: formula, family, priors and settings, and the table."""
+    family = FAMILIES[draw(st.sampled_from(names))]
+    link = draw(st.sampled_from(family.links))
+    table = {
+        "seed": draw(st.integers(0, 10**6)),
+        "groups": draw(st.integers(3, 5)),
+        "size": draw(st.integers(5, 9)),
+        "spread": draw(st.sampled_from([0.0, 0.5, 1.5])),
+    }
+    outcome, settings = family.outcome, {}
+    if outcome == "trials":
+        outcome = "p(hits, n)"
+    if outcome == "count" and link == "identity":
+        outcome = "many"
+    # Means that must be positive are kept so by large intercepts and no slopes.
+    tight = link in ("identity", "inverse") and family.outcome in ("count", "positive")
+    tight = (tight and family.name != "lognormal") or link == "inverse"
+    tight = tight or (link == "log" and family.outcome == "real")
+    population = "1" if tight else draw(st.sampled_from(POPULATION))
+    effects = "1" if tight else draw(st.sampled_from(EFFECTS))
+    terms = [draw(st.sampled_from(DEEP)).format(e=effects)]
+    if draw(st.booleans()) and "/" not in terms[0]:
+        terms.append(draw(st.sampled_from(["1 | h", "1 | h", "x | h" if not tight else "1 | h"])))
+    free, priors = list(family.parameters), {}
+    if family.name == "gaussian" and link == "identity":
+        road = draw(st.sampled_from(["plain", "plain", "weights", "se"]))
+        if road == "weights":
+            settings["weights"] = "w"
+        if road == "se":
+            outcome, free = "se(real, s)", []
+    formula = f"{outcome} ~ {population} + " + " + ".join(f"({t})" for t in terms)
+    if free and draw(st.integers(0, 3)) == 0 and not tight:
+        name = draw(st.sampled_from(free))
+        free.remove(name)
+        own = draw(st.sampled_from(["x", "1 + (1 | g)", "f + (1 | h)", "x + (x | g)"]))
+        formula += f"; {name} ~ {own}"
+        # Without these the few rows of a group give it a precision of 1e12, where no density of
+        # doubles has a digit left: lgamma(a + b) - lgamma(a) - lgamma(b).
+        priors = {f"{name}_Intercept": Prior("normal", mu=0.5, sigma=0.7)}
+        if "x" in own:
+            priors[f"{name}_x"] = Prior("normal", sigma=0.4)
+        if "|" in own:
+            priors[f"{name}_sd"] = Prior("half-normal", sigma=0.4)
+    if not tight and draw(st.booleans()) and family.outcome not in ("ordered", "category"):
+        if "0 +" not in population:
+            priors["Intercept"] = coefficient_priors(draw)
+        if "x" in population:
+            priors["x"] = coefficient_priors(draw)
+    if draw(st.booleans()) and family.outcome != "category":
+        priors["sd" if draw(st.booleans()) else "sd_g"] = positive_priors(draw)
+    if draw(st.booleans()) and effects not in ("1", "0 + x") and "||" not in terms[0]:
+        priors["cor_g"] = Prior("lkj", eta=draw(st.sampled_from([1.0, 1.5, 4.0])))
+    for name in free:
+        if draw(st.booleans()):
+            positive = PARAMETERS[name].link == "log"
+            priors[name] = positive_priors(draw, 1) if positive else share_priors(draw)
+    if family.outcome == "ordered" and draw(st.booleans()):
+        priors["cutpoints"] = coefficient_priors(draw)
+    pooling = draw(st.sampled_from(["partial"] * 8 + ["none", "complete"]))
+    if pooling != "partial":
+        none = pooling == "none"  # then the kernel wants normal priors of every group's own terms
+        priors = {
+            k: v
+            for k, v in priors.items()
+            if not re.search(r"(^|_)(sd|cor)(_|$)", k) and not (none and v.name not in SHAPES)
+        }
+    return {
+        "formula": formula,
+        "family": str(family) if link == family.links[0] else f"{family.name}({link})",
+        "priors": priors,
+        "pooling": pooling,
+        "table": table,
+        **settings,
+    }
+
+
+def make_model(case):
+    """Make the model that a case describes; refused ones raise an HmlmError."""
+    settings = {k: v for k, v in case.items() if k not in ("table", "pooling", "formula")}
+    model = hmlm.Model(case["formula"], make_table(**case["table"]), **settings)
+    return model if case["pooling"] == "partial" else model.with_pooling(case["pooling"])
+
+
+class KernelDensity:
+    """Log densities of parameters from the compiled kernel, whichever `hmlm.NUTS` would take."""
+
+    def __init__(self, design, rows=False):
+        priors = resolve_priors(design)
+        self.design = design
+        self.integrated = not rows and not kernel_covers(design, priors)
+        if self.integrated:
+            sums = gaussian_sums(design)
+            point, theta, _ = best_point(sums, reml=True, sigma2=known_sigma2(design))
+            self.posterior = pack(design, sums, priors, theta, point)
+        else:
+            assert rows_cover(design, priors) == ""
+            made = make_rows(design)
+            self.posterior = pack_rows(design, made, priors, preliminary(design, made, priors))
+
+    def values(self, x):
+        """Return the parameters at many coordinates at once, and the effects if they are any."""
+        found = self.posterior.parameters(x)
+        return found if self.integrated else {**found, **self.posterior.effects(x)}
+
+    def natural(self, x):
+        """Return parameters as one vector for every row of x."""
+        found = self.values(x)
+        wanted = [v for v in self.design.variables if v.name in found]
+        return np.array([_flat(wanted, {k: v[i] for k, v in found.items()}) for i in range(len(x))])
+
+    def jacobian(self, x):
+        return jacobian(self.natural, x)
+
+
+def _flat(variables, found):
+    return flat(_Named(variables), found)
+
+
+class _Named:
+    def __init__(self, variables):
+        self.variables = variables
+
+
+def jacobian(function, x, step=1e-3):
+    """Return d function / d x to the fourth order, from one call at many points."""
+    at = np.array([k * step * e for e in np.eye(len(x)) for k in (1, -1, 2, -2)])
+    values = np.asarray(function(x + at)).reshape(len(x), 4, -1)
+    return ((8 * (values[:, 0] - values[:, 1]) - (values[:, 2] - values[:, 3])) / (12 * step)).T
+
+
+class PymcDensity:
+    """Log densities of the same parameters from the PyMC model, in its own coordinates."""
+
+    def __init__(self, model):
+        import pytensor.tensor as pt
+        from pytensor.compile.mode import Mode
+
+        self.design = design = model.design
+        self.priors = resolve_priors(design)
+        pm_model = self.model = model.build(centered=True)
+        inputs = pm_model.value_vars
+        self._names = [v.name for v in inputs]
+        self.parameters = [v for v in design.variables if v.kind != "group"]
+        self._wanted = [v.name for v in self.parameters]
+        effects = [pm_model.rvs_to_values[v].name for v in pm_model.free_RVs if _is_effect(v.name)]
+        self._own = [name for name in self._names if name not in effects]
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        wanted = pm_model.replace_rvs_by_values([pm_model[name] for name in self._wanted])
+        mode = Mode(linker="py", optimizer=None)  # plain Python: compiling is all the time here
+        how = {"mode": mode, "on_unused_input": "ignore"}
+        self._logp = pm_model.compile_fn(pm_model.logp(), inputs=inputs, **how)
+        self._values = pm_model.compile_fn(wanted, inputs=inputs, **how)
+        # From random variables as the user sees them to the coordinates.
+        free, forward = [], []
+        for variable in pm_model.free_RVs:
+            own = pt.TensorType("float64", (None,) * variable.ndim)(variable.name)
+            transform = pm_model.rvs_to_transforms[variable]
+            free.append(own)
+            there = own if transform is None else transform.forward(own, *variable.owner.inputs)
+            forward.append(there)
+        self._forward = pm_model.compile_fn(forward, inputs=free, point_fn=False, **how)
+        self._order = [pm_model.rvs_to_values[v].name for v in pm_model.free_RVs]
+
+    def point(self, u, names=None):
+        parts, at = {}, 0
+        for name in self._names if names is None else names:
+            shape = self._shapes[name]
+            size = int(np.prod(shape))
+            parts[name] = u[at : at + size].reshape(shape)
+            at += size
+        return parts
+
+    def log_density(self, u):
+        return float(self._logp(self.point(u)))
+
+    def natural(self, u):
+        """Return parameters without effects as one vector for every row of u."""
+        fixed = {k: np.zeros(v) for k, v in self._shapes.items() if k not in self._own}
+        rows = (self._values({**fixed, **self.point(r, self._own)}) for r in u)
+        return np.array(
+            [_flat(self.parameters, dict(zip(self._wanted, r, strict=True))) for r in rows]
+        )
+
+    def log_jacobian(self, u, found):
+        """Return log |d (parameters, effects) / d u|: effects are themselves, or factor @ z."""
+        total = log_det(jacobian(self.natural, self._hyper(u)))
+        for p in self.design.predictors:
+            for block in p.blocks if p.name and self.design.spec.pooling == "partial" else ():
+                sd = found[p.named(f"sd_{block.group}")]
+                cor = found.get(p.named(f"cor_{block.group}"), np.eye(len(sd)))
+                total += len(block.levels) * (np.log(sd).sum() + log_det(cor) / 2)
+        return total
+
+    def _hyper(self, u):
+        point = self.point(u, self._names)
+        return np.concatenate([np.ravel(point[name]) for name in self._own])
+
+    def coordinates(self, found):
+        """Return the coordinates at named parameters and effects."""
+        values = []
+        for variable in self.model.free_RVs:
+            name, _, label = variable.name.partition("[")
+            value = self._random_variable(name, label.removesuffix("]"), found)
+            values.append(np.asarray(value, dtype=float))
+        forward = dict(zip(self._order, self._forward(*values), strict=True))
+        self._shapes = {name: np.shape(forward[name]) for name in self._names}
+        return np.concatenate([np.ravel(forward[name]) for name in self._names])
+
+    def _random_variable(self, name, label, found):
+        for p in self.design.predictors:
+            own = self.priors.predictor(p.name)
+            if name == p.named("beta_centered") or (
+                name == p.named("beta") and own.centered_intercept
+            ):
+                beta = found[p.named("beta")]
+                centred = beta + own.constant * (own.x_means @ beta)
+                return centred[list(p.terms).index(label)] if label else centred
+            if name == p.named("beta") and label:
+                return found[name][list(p.terms).index(label)]
+            for block in p.blocks:
+                sd = p.named(f"sd_{block.group}")
+                if name == sd and label:
+                    return found[sd][list(block.columns).index(label)]
+                b = p.named(f"b_{block.group}")
+                if name == b and label:
+                    return found[b][:, list(block.columns).index(label)]
+                if name in (p.named(f"chol_{block.group}"), p.named(f"z_{block.group}")):
+                    cor = found.get(p.named(f"cor_{block.group}"), np.eye(len(block.columns)))
+                    if name.endswith(f"z_{block.group}") and name == p.named(f"z_{block.group}"):
+                        factor = found[sd][:, None] * np.linalg.cholesky(cor)
+                        return np.linalg.solve(factor, found[b].T).T
+                    part = block.slices[int(label)] if label else slice(None)
+                    return np.linalg.cholesky(cor[part, part])
+        if name == "cutpoints_centered":
+            return found["cutpoints"] - self.priors.x_means @ found["beta"]
+        return found[name]
+
+
+def _is_effect(name):
+    return re.search(r"(^|_)[bz]_", name.partition("[")[0]) is not None
+
+
+def log_det(matrix):
+    return np.linalg.slogdet(matrix)[1]
+
+
+def compare(case, seed=0, points=3):
+    """Return how far the kernel is from PyMC: of differences of log densities, and of slopes.
+
+    Both are densities of the same parameters; each is turned into the density of the parameters
+    themselves by the Jacobian of its coordinates. Integrated effects are put back by
+    p(y, theta) = p(y, b, theta) / p(b | y, theta), at the conditional means of b.
+    """
+    model = make_model(case)
+    design = model.design
+    theirs = PymcDensity(model)
+    kernels = [KernelDensity(design)]
+    if kernels[0].integrated and rows_cover(design, resolve_priors(design)) == "":
+        kernels.append(KernelDensity(design, rows=True))
+    return [_compare_one(k, theirs, np.random.default_rng(seed), points) for k in kernels]
+
+
+def _compare_one(ours, theirs, rng, points):
+    design, post = ours.design, ours.posterior
+    differences = []
+    assert np.isfinite(post.log_density(post.start)[0]), "the kernel's density at its start"
+
+    def both(x):
+        """Return PyMC's coordinates, its density, and what makes it one of the coordinates x."""
+        found = {k: v[0] for k, v in ours.values(x[None]).items()}
+        found, conditional = _with_effects(design, found) if ours.integrated else (found, 0.0)
+        u = theirs.coordinates(found)
+        rest = log_det(ours.jacobian(x)) - theirs.log_jacobian(u, found) - conditional
+        return found, u, theirs.log_density(u), rest
+
+    for share in np.linspace(1, 0, points):  # the last point is the start
+        x = post.start + 0.15 * share * rng.normal(size=post.dim)
+        value, gradient = post.log_density(x)
+        found, u, total, rest = both(x)
+        if not np.isfinite(value) or not np.isfinite(total):  # a mean that is not positive
+            assert np.isfinite(value) == np.isfinite(total)
+            continue
+        back = theirs.natural(theirs._hyper(u)[None])[0]
+        np.testing.assert_allclose(back, _flat(theirs.parameters, found), rtol=1e-6, atol=1e-8)
+        differences.append(value - total - rest)
+    # At the start: the slope along a random direction, and the gradient of the kernel itself.
+    e = rng.normal(size=post.dim)
+    e /= np.linalg.norm(e)
+    h = 1e-3
+    up, down, up2, down2 = (sum(both(x + t * e)[2:]) for t in (h, -h, 2 * h, -2 * h))
+    slope = (8 * (up - down) - (up2 - down2)) / (12 * h)
+    own = central_difference(lambda v: post.log_density(v)[0], x, 1e-5)
+    return {
+        "density": np.ptp(differences) / max(1.0, abs(value)),
+        "slope": abs(gradient @ e - slope) / max(1.0, np.abs(gradient).max()),
+        "own": np.abs(own - gradient).max() / max(1.0, np.abs(gradient).max()),
+        "points": len(differences),
+        "dim": post.dim,
+        "integrated": ours.integrated,
+    }
+
+
+def _with_effects(design, found):
+    if not design.blocks or design.spec.pooling != "partial":
+        return found, 0.0
+    means, log_density = conditional_effects(design, {"sigma": 1.0, **found})
+    return {**found, **{f"b_{g}": m for g, m in means.items()}}, log_density
