@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -372,7 +373,7 @@ def _function(node: Any, x: Any) -> Any:
         x = x + 1.0 if name == "log1p" else x
         allowed = x >= 0.0 if name == "sqrt" else x > 0.0
         x = nw.when(allowed).then(x).otherwise(nw.lit(None, dtype=nw.Float64))
-        return x.sqrt() if name == "sqrt" else x.log(_LOGARITHMS.get(name, np.e))
+        return x.sqrt() if name == "sqrt" else x.log(_LOGARITHMS.get(name, math.e))
     if name == "exp":
         return x.exp()
     if name == "abs":

@@ -65,6 +65,7 @@ def test_binomial_model_is_calibrated():
     frame["n"] = 8
     priors = {k: v for k, v in PRIORS.items() if k != "sigma"}
     options = {"formula": "p(y, n) ~ x + (1 | g)", "family": "binomial", "prob": 0.99}
+    options["random_seed"] = 12
     assert_calibrated(run(100, frame=frame, priors=priors, **options))
 
 
