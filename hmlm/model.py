@@ -95,8 +95,9 @@ class Model:
     ) -> None:
         if collinear not in ("error", "drop"):
             raise HmlmError(f"collinear is 'error' or 'drop', not {collinear!r}.")
-        for name, column in (("weights", weights), ("se", se)):
-            if column is not None and (column == "" or not isinstance(column, str)):
+        named: tuple[tuple[str, Any], ...] = (("weights", weights), ("se", se))
+        for name, column in named:
+            if column is not None and (not isinstance(column, str) or not column):
                 raise HmlmError(f"{name} is the name of a column, not {column!r:.60}.")
         spec = parse_formula(formula, family, priors, weights, link, se)
         table = read_table(spec, data, missing, aggregate, memory_limit)

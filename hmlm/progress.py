@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(label: str, total: int, show: bool = True) -> Iterator[Callable[[float], None]]:
+def progress_bar(
+    label: str, total: int, show: bool = True, stay: bool = False
+) -> Iterator[Callable[[float], None]]:
     """Show a progress bar while the context is open.
 
     Parameters
@@ -18,6 +20,8 @@ def progress_bar(label: str, total: int, show: bool = True) -> Iterator[Callable
         Steps in all.
     show : bool
         Whether to show it.
+    stay : bool
+        Whether it stays when all is done.
 
     Yields
     ------
@@ -36,6 +40,6 @@ def progress_bar(label: str, total: int, show: bool = True) -> Iterator[Callable
     from rich.progress import TimeRemainingColumn as Remaining
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
-    with Progress(*columns, transient=True) as progress:
+    with Progress(*columns, transient=not stay) as progress:
         bar = progress.add_task(label, total=total)
         yield lambda steps: progress.advance(bar, steps)

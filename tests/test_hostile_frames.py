@@ -1,6 +1,6 @@
 """Whatever table is given, hmlm fits it or refuses it in its own words.
 
-About 300 drawn tables in the ordinary suite; `HMLM_FUZZ=10000` draws that many, new ones each time.
+About 150 drawn tables in the ordinary suite; `HMLM_FUZZ=10000` draws that many, new ones each time.
 """
 
 import datetime as dt
@@ -321,7 +321,7 @@ def attempt(formula, family, method, table):
 
 
 @settings(
-    max_examples=FUZZ or 300,
+    max_examples=FUZZ or 150,
     derandomize=not FUZZ,
     database=None,
     deadline=None,

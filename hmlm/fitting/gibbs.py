@@ -161,7 +161,7 @@ class Gibbs:
         rates = np.empty((self.chains, self.draws))
         done = 0
         try:
-            with progress_bar("Gibbs", self.tune + self.draws, progressbar) as advance:
+            with progress_bar("Gibbs", self.tune + self.draws, progressbar, stay=True) as advance:
                 for iteration in range(-self.tune, self.draws):
                     state.accepted[:], state.proposed = 0.0, 0
                     iterate(sums, state, rng)
