@@ -102,6 +102,7 @@ PLACES = {  # what a link of README.md and CONTRIBUTING.md leads to, from the fo
     "CITATION.cff": "citing.md",
     "LICENSE": "citing.md",
     "data/README.md": "data.md",
+    "notebooks/README.md": "notebooks/index.md",
 }
 LINK = re.compile(r"(?<=\]\()([^)\s:#]+)(?=\))")
 PART = re.compile(r"^% part of ([\w./]+?)(?:: (.+))?$", re.MULTILINE)
