@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from typing import Any
@@ -111,6 +111,15 @@ def read_columns(data: Any, columns: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(_read(data, columns))
 
 
+def check_there(columns: Iterable[str], names: Collection[str]) -> None:
+    """Refuse columns that a table, whose columns are `names`, does not have."""
+    if absent := [c for c in columns if c not in names]:
+        raise DataError(
+            f"there is no column '{absent[0]}' in the data.{suggest(absent[0], names)} "
+            f"Columns: {listed(names, 20)}."
+        )
+
+
 def _read(data: Any, columns: Sequence[str]) -> dict[str, pd.Series]:
     if isinstance(data, Mapping):
         try:
@@ -129,18 +138,14 @@ def _read(data: Any, columns: Sequence[str]) -> dict[str, pd.Series]:
     check_text("the name of a column", columns)
     if twice := [c for c in columns if names.count(c) > 1]:
         raise DataError(f"column '{twice[0]}' is there {names.count(twice[0])} times: rename one.")
-    if absent := [c for c in columns if c not in names]:
-        raise DataError(
-            f"there is no column '{absent[0]}' in the data.{suggest(absent[0], names)} "
-            f"Columns: {listed(names, 20)}."
-        )
+    check_there(columns, names)
     if len(table) == 0:
         raise DataError("the data have no rows (0 rows): check the file or the filter before.")
     if isinstance(data, pd.DataFrame):
         series = {c: data[c].reset_index(drop=True) for c in columns}
     else:
         series = {c: _to_pandas(table[c]) for c in columns}
-    return {c: _plain(s) for c, s in series.items()}
+    return {c: plain_column(s) for c, s in series.items()}
 
 
 def _to_pandas(column: nw.Series[Any]) -> pd.Series:
@@ -153,7 +158,7 @@ def _to_pandas(column: nw.Series[Any]) -> pd.Series:
     return pd.Series(column.to_list(), name=column.name)
 
 
-def _plain(column: pd.Series) -> pd.Series:
+def plain_column(column: pd.Series) -> pd.Series:
     """Turn nullable and object columns into plain numbers, booleans, text or ordered factors."""
     name, dtype = column.name, column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
@@ -162,7 +167,7 @@ def _plain(column: pd.Series) -> pd.Series:
         check_text(f"a level of column '{name}'", dtype.categories)
         return column.cat.as_ordered()
     if pd.api.types.is_datetime64_any_dtype(dtype) or pd.api.types.is_timedelta64_dtype(dtype):
-        raise _dates(name, len(column))
+        raise dates_refused(name, len(column))
     if isinstance(dtype, (pd.PeriodDtype, pd.IntervalDtype)):
         return column.astype(str).where(column.notna())
     if pd.api.types.is_complex_dtype(dtype):
@@ -187,7 +192,7 @@ def _plain(column: pd.Series) -> pd.Series:
         except (TypeError, ValueError):
             pass
         if any(isinstance(v, (date, time, timedelta)) for v in present):
-            raise _dates(name, len(column))
+            raise dates_refused(name, len(column))
         if not all(isinstance(v, str) for v in present):
             kinds = sorted({type(v).__name__ for v in present})
             raise DataError(
@@ -198,7 +203,8 @@ def _plain(column: pd.Series) -> pd.Series:
     return column
 
 
-def _dates(name: object, rows: int) -> DataError:
+def dates_refused(name: object, rows: int) -> DataError:
+    """Return the error that says what to do with a column of dates."""
     return DataError(
         f"column '{name}' holds dates or durations in {counted(rows, 'row')}: turn them into a "
         "number first, such as days since the start, or into text if they name groups."
@@ -267,7 +273,7 @@ def make_grouped_data(
     kept_aside = _outcome_alone(absent, tuple(hold), n_rows)
     held = None
     if kept_aside.any():
-        held = pd.DataFrame({c: _plain(column[kept_aside]) for c, column in table.items()})
+        held = pd.DataFrame({c: plain_column(column[kept_aside]) for c, column in table.items()})
     missing = {c: int((where & ~kept_aside).sum()) for c, where in absent.items()}
     missing = {c: n for c, n in missing.items() if n}
     if missing or held is not None:
@@ -278,7 +284,9 @@ def make_grouped_data(
                 f"no row is complete: {counted(n_rows, 'row')} have missing values, in {where}. "
                 "Fill them in or leave the emptiest column out of the formula."
             )
-        table = {c: _plain(column[complete].reset_index(drop=True)) for c, column in table.items()}
+        table = {
+            c: plain_column(column[complete].reset_index(drop=True)) for c, column in table.items()
+        }
     for name, column in table.items():
         if pd.api.types.is_float_dtype(column):
             infinite = int(np.isinf(column.to_numpy(dtype=float)).sum())

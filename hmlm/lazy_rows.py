@@ -8,8 +8,8 @@ from typing import Any
 import narwhals as nw
 import pandas as pd
 
-from hmlm.data import _dates
-from hmlm.errors import DataError, counted, listed, suggest
+from hmlm.data import check_there, dates_refused
+from hmlm.errors import DataError, counted
 from hmlm.source_files import engine_errors
 from hmlm.sources import Source, schema
 
@@ -35,11 +35,7 @@ def check_columns(source: Source, columns: Sequence[str]) -> dict[str, str]:
         If a column is not there, or holds dates or lists.
     """
     kinds = schema(source)
-    if absent := [c for c in columns if c not in kinds]:
-        raise DataError(
-            f"there is no column '{absent[0]}' in the data.{suggest(absent[0], kinds)} "
-            f"Columns: {listed(kinds, 20)}."
-        )
+    check_there(columns, kinds)
     dotted = [c for c in columns if "." in c or "`" in c]
     if dotted and source.engine.startswith("pyspark"):
         raise DataError(
@@ -51,7 +47,7 @@ def check_columns(source: Source, columns: Sequence[str]) -> dict[str, str]:
         if kind in {"date", "other"}:
             rows = count_all(source)
             if kind == "date":
-                raise _dates(name, rows)
+                raise dates_refused(name, rows)
             found = source.frame.collect_schema()[name]
             raise DataError(
                 f"column '{name}' holds {found} in {counted(rows, 'row')}: make it all numbers or "

@@ -21,17 +21,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hmlm.data import read_columns
-from hmlm.errors import HmlmError, counted, suggest
+from hmlm.data import check_there, read_columns
+from hmlm.errors import HmlmError, counted
 from hmlm.estimates import TIDY_COLUMNS, tidy
 from hmlm.families import Family
 from hmlm.fitting.settings import check_seed
 from hmlm.formula import parse_formula
+from hmlm.lazy_rows import collect
 from hmlm.likelihoods.threads import one_blas_thread
 from hmlm.model import Model, chosen_method
 from hmlm.progress import progress_bar
 from hmlm.simulation_runs import failure
 from hmlm.sources import is_source, open_source
+from hmlm.table_columns import used_columns
 
 AFTER = ("n", "seconds", "problems", "reason")
 DEATHS = ("KilledWorker",)  # how dask says that the workers died that had a task
@@ -206,9 +208,7 @@ def fit_many(
         prob=prob,
         groups=groups,
     )
-    wanted = [*spec.columns, *(f for g in spec.all_groups for f in g.split(":"))]
-    wanted += [c for c in (weights, spec.standard_error) if c]
-    values, rows_of = cut_slices(data, names, list(dict.fromkeys(wanted)))
+    values, rows_of = cut_slices(data, names, used_columns(spec))
     lazy = is_source(data)
 
     def cut(k: int) -> Any:
@@ -256,11 +256,8 @@ def _cut_source(
     import narwhals as nw
 
     source = open_source(data)  # which must live as long as its slices are cut
-    frame = source.frame
-    names = frame.collect_schema().names()
-    if absent := [c for c in [*by, *wanted] if c not in names]:
-        raise HmlmError(f"there is no column '{absent[0]}' in the data.{suggest(absent[0], names)}")
-    distinct = frame.select(*by).unique().collect().to_pandas()
+    check_there([*by, *wanted], source.frame.collect_schema().names())
+    distinct = collect(source, source.frame.select(*by).unique())
     distinct = distinct.sort_values(list(by), na_position="last")
     values = [tuple(_plain(v) for v in row) for row in distinct.itertuples(index=False)]
 

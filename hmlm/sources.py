@@ -11,7 +11,7 @@ from typing import Any, cast
 import narwhals as nw
 import pandas as pd
 
-from hmlm.data import _plain
+from hmlm.data import plain_column
 from hmlm.errors import DataError
 from hmlm.source_files import engine_errors, read_files
 
@@ -192,12 +192,12 @@ def _plain_columns(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, pd.Inde
     for name in table.columns:
         column = table[name]
         if isinstance(column.dtype, pd.CategoricalDtype):
-            column = _plain(column)
+            column = plain_column(column)
             orders[name] = pd.Index(column.cat.categories)
             changed[name] = column.astype(column.cat.categories.dtype)
         elif pd.api.types.is_object_dtype(column):
             try:
-                changed[name] = _plain(column).infer_objects()
+                changed[name] = plain_column(column).infer_objects()
             except DataError:
                 continue  # refused by its kind if a model names it
     return table.assign(**changed) if changed else table, orders

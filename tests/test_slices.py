@@ -187,3 +187,14 @@ def test_workers_of_dask_may_die(table, deadly_rows):
         assert set(whole["reason"]) == {""}
         found = many(table, method=Deadly(deadly_rows), **settings)
     check_one_slice_lost(found, table, "died")
+
+
+def test_slices_of_a_file_are_those_of_the_table(table, tmp_path):
+    path = tmp_path / "table.parquet"
+    table.to_parquet(path)
+    found, rows = (
+        many(data, by=["region", "year"]).drop(columns="seconds") for data in (str(path), table)
+    )
+    assert_frame_equal(found, rows, rtol=1e-5, atol=1e-6, check_dtype=False)
+    with pytest.raises(HmlmError, match="no column 'regio'.*Did you mean 'region'"):
+        many(str(path), by="regio")
