@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from hmlm.design import Block, Design
 from hmlm.new_rows import new_rows
-from hmlm.plots.curves import Axis, categories_of, choose_axis
+from hmlm.plots.curves import Axis, choose_axis, held_rows
 
 LINE_POINTS = 25
 
@@ -43,36 +41,20 @@ class LineRows:
 def line_rows(design: Design, block: Block) -> LineRows:
     """Choose where every group's line is drawn, and make the model's columns there."""
     axis = choose_axis(design, block.group, None)
-    frame, index, J = design.data.frame, block.index, len(block.levels)
-    by_group = frame.groupby(index, observed=True)
-    held: dict[Any, pd.Series] = {}
-    for column in frame:
-        numbers = not categories_of(design, str(column))
-        constant = bool((by_group[str(column)].nunique() <= 1).all())
-        mean = numbers and not constant
-        held[column] = (
-            by_group[str(column)].mean() if mean else by_group[str(column)].agg(_most_frequent)
-        )
+    frame, J = design.data.frame, len(block.levels)
     if axis.name is None:
         x = np.column_stack([np.full(J, 0.5), block.sizes + 0.5])
     elif axis.categories:
         x = np.tile(np.arange(len(axis.categories), dtype=float), (J, 1))
     else:
-        own = by_group[axis.name].agg(["min", "max"]).to_numpy(dtype=float)
+        by_group = frame[axis.name].groupby(block.index)
+        own = by_group.agg(["min", "max"]).to_numpy(dtype=float)
         whole = np.linspace(own.min(), own.max(), LINE_POINTS)
         x = np.sort(np.column_stack([np.tile(whole, (J, 1)), own]), axis=1)
     G = x.shape[1]
-    table = pd.DataFrame(
-        {c: s.astype(frame[c].dtype) if s.dtype == object else s for c, s in held.items()}
-    )
-    table = table.iloc[np.repeat(np.arange(J), G)].reset_index(drop=True)
-    if axis.name is not None:
-        run: Any = x.ravel()
-        if axis.categories:
-            run = pd.Series([axis.categories[int(k)] for k in x.ravel()])
-            if isinstance(frame[axis.name].dtype, pd.CategoricalDtype):
-                run = run.astype(frame[axis.name].dtype)
-        table[axis.name] = run
+    order = np.argsort(block.index, kind="stable")
+    members = np.split(order, np.cumsum(block.sizes)[:-1])
+    table = held_rows(design, members, axis, list(x))
     arrays = new_rows(design, table, "include").mean
     place = design.blocks.index(block)
     return LineRows(
@@ -82,7 +64,3 @@ def line_rows(design: Design, block: Block) -> LineRows:
         Z=arrays.Z[place].reshape(J, G, -1),
         offset=arrays.offset.reshape(J, G),
     )
-
-
-def _most_frequent(values: pd.Series) -> Any:
-    return values.mode().iloc[0]

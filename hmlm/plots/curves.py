@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,7 +132,6 @@ def predict_curves(
     if axis.name is not None and not axis.categories:
         values = design.data.frame[axis.name].to_numpy(dtype=float)
     grids: list[np.ndarray] = []
-    frames = []
     for rows in members:
         if values is not None:
             own = values[rows].min(), values[rows].max()
@@ -142,8 +142,7 @@ def predict_curves(
         else:
             grid = np.array([0.5, len(rows) + 0.5])
         grids.append(grid)
-        frames.append(held_rows(fit.design, rows, axis, grid))
-    table = pd.concat(frames, ignore_index=True)
+    table = held_rows(fit.design, members, axis, grids)
     predicted = _only(fit, group).predict(table, kind="mean", groups="include", prob=prob)
     shifts = _other_effects(fit, group, members) if none else np.zeros(len(members))
     curves = []
@@ -162,22 +161,48 @@ def predict_curves(
     return curves
 
 
-def held_rows(design: Design, rows: np.ndarray, axis: Axis, grid: np.ndarray) -> pd.DataFrame:
-    """Return new rows of one group: the axis runs, everything else is held."""
-    own = design.data.frame.iloc[rows]
-    held: dict[Any, Any] = {}
-    for column in own:
-        series = own[column]
+def held_rows(
+    design: Design, members: Sequence[np.ndarray], axis: Axis, grids: Sequence[np.ndarray]
+) -> pd.DataFrame:
+    """Return new rows of several groups: the axis runs along each one's grid, all else is held.
+
+    Numbers that vary within a group are held at its mean, other columns at their usual value.
+
+    Parameters
+    ----------
+    design : Design
+        The design that has the rows.
+    members : sequence of ndarray of int
+        Rows of each group.
+    axis : Axis
+        What runs along the axis.
+    grids : sequence of ndarray
+        Places along the axis for each group.
+    """
+    frame = design.data.frame.iloc[np.concatenate(members)].reset_index(drop=True)
+    sizes = [len(rows) for rows in members]
+    own = np.repeat(np.arange(len(members)), sizes)
+    first = np.cumsum([0, *sizes[:-1]])
+    times = [len(grid) for grid in grids]
+    held: dict[Any, pd.Series] = {}
+    for column in frame:
+        series = frame[column]
         if column == axis.name:
-            run: Any = [axis.categories[int(k)] for k in grid] if axis.categories else grid
+            run: Any = np.concatenate(grids)
+            if axis.categories:
+                run = [axis.categories[int(k)] for k in run]
             held[column] = pd.Series(run)
             if isinstance(series.dtype, pd.CategoricalDtype):
                 held[column] = held[column].astype(series.dtype)
-        elif series.nunique() > 1 and not categories_of(design, str(column)):
-            held[column] = pd.Series(np.full(len(grid), series.mean()))
-        else:
-            value = series.mode().iloc[[0] * len(grid)]
-            held[column] = value.reset_index(drop=True)
+            continue
+        values = series.iloc[first]
+        if _varies_within(series, own):
+            groups = series.groupby(own, observed=True)
+            if categories_of(design, str(column)):
+                values = groups.agg(lambda s: s.mode().iloc[0]).astype(series.dtype)
+            else:
+                values = values.where(groups.nunique().to_numpy() == 1, groups.mean().to_numpy())
+        held[column] = values.repeat(times).reset_index(drop=True)
     return pd.DataFrame(held)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from hmlm.design import Design
 from hmlm.display import clip
@@ -214,7 +213,7 @@ def _predict(
     elif axis.name is not None:
         values = design.data.frame[axis.name].to_numpy(dtype=float)
         grid = np.linspace(values.min(), values.max(), GRID)
-    table = pd.concat([held_rows(design, rows, axis, grid) for rows in members], ignore_index=True)
+    table = held_rows(design, members, axis, [grid] * len(members))
     modes: Any = dict.fromkeys(design.spec.all_groups, "population") | {group: mode}
     found = fit.predict(table, kind=kind, groups=modes, prob=prob, random_seed=seed)
     G = len(grid)
