@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +15,8 @@ from hmlm.estimates import Numbers, line_lead, total_lead
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.fitting.conditional_effects import LARGEST_INTEGRATED_REST
 from hmlm.likelihoods.gaussian import gaussian_sums
-from hmlm.storage_writer import file_names, put_made
+from hmlm.placing import find_place, put_whole
+from hmlm.storage_writer import file_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -207,26 +205,13 @@ def write_groups(
         raise HmlmError(
             f"'{path}' does not say how to write the groups: end it in .parquet or .zarr."
         )
-    if not path.absolute().parent.is_dir():
-        raise HmlmError(f"there is no folder '{path.absolute().parent}' to write to: make it.")
+    # Before the work, which may take long.
+    if find_place(path).is_dir() and not (path / "zarr.json").exists():
+        raise HmlmError(f"'{path}' is a folder that zarr did not write: it is left alone.")
     parts = iterate_groups(fit, group, kind, prob, at_once)
     block = _block_of(fit, group)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        writers[path.suffix.lower()](parts, beside, block)
-        if path.is_dir() and not path.is_symlink():
-            if not (path / "zarr.json").exists():
-                raise HmlmError(f"'{path}' is a folder that zarr did not write: it is left alone.")
-        put_made(beside, Path(os.path.realpath(path)))
-    except OSError as error:
-        raise HmlmError(
-            f"'{path}' could not be written ({error!s:.300}); what was there before is as it was. "
-            "Check the space left and the rights of the folder, or write to another place."
-        ) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        if beside.exists():
-            beside.unlink()
+    with put_whole(path) as made:
+        writers[path.suffix.lower()](parts, made, block)
     return path
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 
 from hmlm.display import clean
 from hmlm.errors import HmlmError
+from hmlm.placing import find_place, put_whole
 from hmlm.tables import Table
 
 SUFFIXES = (".html", ".htm")
@@ -329,11 +328,7 @@ def check_place(path: str | PathLike[str]) -> Path:
         )
     if place.suffix.lower() not in SUFFIXES:
         raise HmlmError(f"a report is a page of HTML: let '{place}' end in .html.")
-    target = Path(os.path.realpath(place))
-    if not target.parent.is_dir():
-        raise HmlmError(
-            f"there is no folder '{target.parent}' to write '{place.name}' to: make it."
-        )
+    find_place(place)
     return place
 
 
@@ -352,18 +347,5 @@ def put_text(place: Path, text: str) -> None:
     HmlmError
         If it cannot be written; what was there before is then as it was.
     """
-    target = Path(os.path.realpath(place))
-    beside = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with beside.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-    except OSError as error:
-        raise HmlmError(
-            f"'{place}' could not be written ({error!s:.300}); what was there before is as it "
-            "was. Check the space left and the rights of the folder, or write to another place."
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with put_whole(place) as made, made.open("x", encoding="utf-8", newline="\n") as file:
+        file.write(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmlm.errors import HmlmError
+from hmlm.placing import find_place, not_written, put_made
 from hmlm.storage_format import (
     DESCRIPTION,
     FORMAT,
@@ -102,10 +102,7 @@ def write_store(
             _pack(folder, file)
         put_made(folder if kind == "folder" else file, target)
     except Exception as error:
-        raise HmlmError(
-            f"'{path}' could not be written ({error!s:.300}); what was there before is as it was. "
-            "Check the space left and the rights of the folder, or write to another place."
-        ) from error
+        raise not_written(path, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         file.unlink(missing_ok=True)
@@ -119,9 +116,7 @@ def _check_target(path: Path) -> tuple[Path, str]:
             f"'{path}' does not say how to store the fit: end it in .zarr (a folder), .zip (the "
             "same as one file) or .nc (netCDF)."
         )
-    target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        raise HmlmError(f"there is no folder '{target.parent}' to write '{path.name}' to: make it.")
+    target = find_place(path)
     if kind == "netcdf":
         netcdf_engine(path)
     if target.exists() and not _is_ours(target, kind):
@@ -224,29 +219,3 @@ def _pack(folder: Path, file: Path) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for piece in sorted(p for p in folder.rglob("*") if p.is_file()):
             archive.write(piece, piece.relative_to(folder).as_posix())
-
-
-def put_made(made: Path, target: Path) -> None:
-    """Put what was made in its place: a file in one step, a folder by two renamings.
-
-    Parameters
-    ----------
-    made : Path
-        A file or folder beside its place, ``.<name>.<token>.tmp``.
-    target : Path
-        The place. A folder that is there is set aside as ``.<name>.<token>.old`` in between.
-    """
-    if made.is_file():
-        with made.open("rb+") as file:
-            os.fsync(file.fileno())
-    if not target.is_dir():
-        made.replace(target)
-        return
-    aside = made.with_suffix(".old")
-    target.rename(aside)
-    try:
-        made.rename(target)
-    except BaseException:
-        aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

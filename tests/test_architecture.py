@@ -30,6 +30,7 @@ STAGES = {
     "tables": 0,
     "cells": 0,
     "source_files": 0,
+    "placing": 0,
     "progress": 0,
     "value_checks": 0,
     "display": 1,

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import hmlm
-from hmlm import report_parts
+from hmlm import placing
 from hmlm.errors import HmlmError
 from hmlm.report import write_report
 from hmlm.report_parts import check_place, escape, figure_html, put_text, table_html
@@ -302,7 +302,7 @@ def test_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     def fail(_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(report_parts.os, "fsync", fail)
+    monkeypatch.setattr(placing.os, "fsync", fail)
     with pytest.raises(HmlmError, match=r"disk full.*as it was"):
         put_text(path, "new")
     assert path.read_text() == "older\n"
