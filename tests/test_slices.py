@@ -196,5 +196,5 @@ def test_slices_of_a_file_are_those_of_the_table(table, tmp_path):
         many(data, by=["region", "year"]).drop(columns="seconds") for data in (str(path), table)
     )
     assert_frame_equal(found, rows, rtol=1e-5, atol=1e-6, check_dtype=False)
-    with pytest.raises(HmlmError, match="no column 'regio'.*Did you mean 'region'"):
+    with pytest.raises(HmlmError, match=r"no column 'regio'.*Did you mean 'region'"):
         many(str(path), by="regio")
