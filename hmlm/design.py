@@ -27,8 +27,6 @@ from hmlm.encoding import Encoding
 from hmlm.errors import listed
 from hmlm.outcome import Outcome, make_outcome
 from hmlm.spec import GroupTerm, ModelSpec
-from hmlm.table_columns import outcome_columns as outcome_columns
-from hmlm.table_columns import read_data as read_data
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)

@@ -10,9 +10,10 @@ import numpy as np
 
 from hmlm.blocks import Predictor
 from hmlm.cells import needs_rows
-from hmlm.design import Design, make_design, read_data
+from hmlm.design import Design, make_design
 from hmlm.errors import HmlmError, listed
 from hmlm.prediction import block_covariance, draw_effects, effect_root
+from hmlm.table_columns import read_data
 
 
 def refit_rows(fit: Any, keep: np.ndarray, random_seed: int | None = None) -> Any:

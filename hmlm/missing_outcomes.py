@@ -10,10 +10,11 @@ import pandas as pd
 
 from hmlm.blocks import Block
 from hmlm.data import index_levels
-from hmlm.design import Design, read_data
+from hmlm.design import Design
 from hmlm.errors import DataError, HmlmError, counted, listed
 from hmlm.fitting.bayes_fit import BayesFit
 from hmlm.prediction import Kind, block_covariance, draw_effects, effect_root
+from hmlm.table_columns import read_data
 
 
 def predict_missing(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hmlm.data import GroupedData
-from hmlm.design import Design, make_design, read_data
+from hmlm.design import Design, make_design
 from hmlm.errors import DataError, FormulaError, HmlmError, counted
 from hmlm.fitting.conditional_effects import draw_conditional_effects
 from hmlm.fitting.diagnostics import diagnose
@@ -23,6 +23,7 @@ from hmlm.priors import check_priors
 from hmlm.spec import ModelSpec
 from hmlm.status import Status
 from hmlm.storage import chosen_collinear
+from hmlm.table_columns import read_data
 from hmlm.tables_read import read_table
 
 # What stands between quotes, or a dot that is no part of a name or a number.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hmlm.design import Design, make_design, read_data
+from hmlm.design import Design, make_design
 from hmlm.errors import DataError, HmlmError
 from hmlm.families import get_family
 from hmlm.formula import parse_formula
@@ -20,6 +20,7 @@ from hmlm.status import Status
 from hmlm.storage import EFFECT_PARTS, NUMBERS, check_spoken, design_averages, design_names
 from hmlm.storage_format import Store, StoredArrays, damaged, open_store
 from hmlm.storage_values import check_same_data, unpack_frame, unpack_value
+from hmlm.table_columns import read_data
 
 if TYPE_CHECKING:
     from hmlm.fitting.bayes_fit import BayesFit

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hmlm.data import read_columns, read_only
-from hmlm.design import Design, Variable, make_design, outcome_columns, read_data
+from hmlm.design import Design, Variable, make_design
 from hmlm.errors import DataError, HmlmError, counted
 from hmlm.families import Family
 from hmlm.fitting.settings import check_seed
@@ -21,6 +21,7 @@ from hmlm.prediction import new_groups
 from hmlm.prior_draws import outcomes_of
 from hmlm.spec import ModelSpec
 from hmlm.study import Study
+from hmlm.table_columns import outcome_columns, read_data
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)

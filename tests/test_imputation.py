@@ -9,13 +9,14 @@ from support import simulate
 
 import hmlm
 from hmlm.data import make_grouped_data
-from hmlm.design import make_design, read_data
+from hmlm.design import make_design
 from hmlm.errors import DataError, HmlmError
 from hmlm.formula import parse_formula
 from hmlm.imputation import impute_fit
 from hmlm.missing_outcomes import predict_missing
 from hmlm.pooled_fit import combine_estimates
 from hmlm.spec import with_pooling
+from hmlm.table_columns import read_data
 
 FAST = hmlm.NUTS(draws=300, chains=2)
 SLEEP = "Reaction ~ Days + (Days | Subject)"

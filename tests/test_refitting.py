@@ -295,7 +295,8 @@ def test_a_fit_whose_effects_are_gone_can_be_gone_on_from(herds, tmp_path):
 
 
 def test_rows_kept_aside_stay_aside(sleepstudy, tmp_path):
-    from hmlm.design import make_design, read_data
+    from hmlm.design import make_design
+    from hmlm.table_columns import read_data
 
     table = sleepstudy.copy()
     table.loc[[3, 8], "Reaction"] = np.nan
