@@ -13,7 +13,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test docs bench sbc fuzz format constraints clean distclean
+.PHONY: help demo test docs bench sbc fuzz trust format constraints clean distclean
 
 help:
 	@echo "make demo         fit a first model and see what comes back (hmlm demo)"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench        time hmlm beside other packages, which get an environment of their own"
 	@echo "make sbc          simulation-based calibration and coverage: an hour or two"
 	@echo "make fuzz         10,000 hostile tables: five minutes"
+	@echo "make trust        write the figures of docs/trust anew, by the tests that measure them"
 	@echo "make format       format the code, and mend what ruff can mend"
 	@echo "make constraints  write constraints.txt anew, with the newest releases"
 	@echo "make clean        remove what tests and builds leave; make distclean, the environments too"
@@ -50,6 +51,15 @@ sbc: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	HMLM_FUZZ=10000 $(PY) -m pytest -q tests/test_hostile_frames.py
+
+trust: $(VENV)/.test
+	HMLM_FUZZ=10000 HMLM_AGREE=1000 PYTHONPATH=tests $(PY) -m pytest -q -p trust_figures --numprocesses 2 --dist loadgroup \
+	  tests/test_exact_posteriors.py tests/test_known_se.py \
+	  tests/test_maximum_likelihood.py tests/test_random_designs.py tests/test_random_densities.py \
+	  tests/test_calibration.py tests/test_calibration_bugs.py \
+	  tests/test_hostile_frames.py tests/test_hostile_formulas.py tests/test_hostile_labels.py \
+	  tests/test_interruption.py tests/test_faults.py tests/test_slices.py tests/test_storage.py \
+	  tests/test_determinism.py tests/test_offline.py
 
 format: $(VENV)/.test
 	$(PY) -m ruff check --fix .

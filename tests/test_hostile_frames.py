@@ -7,6 +7,7 @@ import datetime as dt
 import os
 import time
 import warnings
+from collections import Counter
 from decimal import Decimal
 
 import numpy as np
@@ -296,7 +297,7 @@ def attempts(draw):
 
 
 def attempt(formula, family, method, table):
-    """Fit a model and show it; return 'fit', or the error of hmlm that refused it."""
+    """Fit a model and show it; return 'fit' or 'model', or the error of hmlm that refused it."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         start = time.perf_counter()
@@ -320,18 +321,36 @@ def attempt(formula, family, method, table):
         return "fit"
 
 
-@settings(
-    max_examples=FUZZ or 150,
-    derandomize=not FUZZ,
-    database=None,
-    deadline=None,
-    print_blob=True,
-    phases=[Phase.generate, Phase.shrink],
-    suppress_health_check=list(HealthCheck),
-)
-@given(drawn=attempts())
-def test_any_table_is_fitted_or_refused_in_words(drawn):
-    assert str(attempt(*drawn)).strip()
+def test_any_table_is_fitted_or_refused_in_words(record_property):
+    count, seconds = Counter(), []
+
+    @settings(
+        max_examples=FUZZ or 150,
+        derandomize=not FUZZ,
+        database=None,
+        deadline=None,
+        print_blob=True,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(drawn=attempts())
+    def check(drawn):
+        start = time.perf_counter()
+        found = attempt(*drawn)
+        assert str(found).strip()
+        seconds.append(time.perf_counter() - start)
+        count["refused" if isinstance(found, HmlmError) else found] += 1
+
+    check()
+    figures = {
+        "what": "hostile tables drawn",
+        "tables": count.total(),
+        "fitted": count["fit"],
+        "model made, not fitted": count["model"],
+        "refused": count["refused"],
+        "slowest (s)": max(seconds),
+    }
+    record_property("trust", figures)
 
 
 # What the drawn tables found, one by one.

@@ -73,7 +73,8 @@ def run(code, *arguments):
     )
 
 
-def test_the_guard_sees_who_calls_out():
+def test_the_guard_sees_who_calls_out(record_property):
+    seen = 0
     for call in (
         "urllib.request.urlopen('http://localhost:9')",
         "socket.create_connection(('a', 1))",
@@ -82,12 +83,18 @@ def test_the_guard_sees_who_calls_out():
         code = f"{GUARD}\nimport urllib.request\n{tries}"
         done = run(code)
         assert int(done.stdout) >= 1, done.stderr
+        seen += int(done.stdout)
+    what = "two planted calls"
+    record_property("trust", {"what": what, "attempts to connect": seen})
 
 
-def test_fits_figures_reports_and_files_need_no_network():
-    done = run(f"{GUARD}\n{WORK}\nprint('tried', tried)")
+def test_fits_figures_reports_and_files_need_no_network(record_property):
+    done = run(f"{GUARD}\n{WORK}\nprint(len(tried), tried)")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines()[-1] == "tried []"
+    tried = done.stdout.splitlines()[-1]
+    assert tried == "0 []"
+    what = "import, fits, sampling, figures, a report and saved fits"
+    record_property("trust", {"what": what, "attempts to connect": int(tried.split()[0])})
 
 
 def test_hmlm_itself_names_no_library_of_the_network():
