@@ -6,7 +6,11 @@ from collections.abc import Iterator
 import pytest
 
 # Tests of which each takes long and shares no fixture: any worker may run any of them.
-ALONE = ("test_notebook_and_its_solutions_run", "test_gibbs_and_nuts_agree_on_every_structure")
+ALONE = (
+    "test_notebook_and_its_solutions_run",
+    "test_gibbs_and_nuts_agree_on_every_structure",
+    "test_many_random_models",
+)
 
 
 @pytest.fixture(autouse=True)
