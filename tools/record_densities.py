@@ -1,0 +1,136 @@
+"""Record PyMC's log densities of random models for tests/test_recorded_densities.py.
+
+    python tools/record_densities.py
+
+Every family with each of its links, and as many Gaussian models again, of small tables. A model is
+kept when PyMC has a density at all of its points.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+import random_models  # noqa: E402
+
+from hmlm.default_priors import resolve_priors  # noqa: E402
+from hmlm.errors import HmlmError  # noqa: E402
+from hmlm.families import FAMILIES  # noqa: E402
+from hmlm.likelihoods.glmm_pack import rows_cover  # noqa: E402
+
+PLACE = ROOT / "tests" / "reference" / "densities.json"
+POINTS = 4
+GAUSSIAN, OTHER = 40, 3  # models of a link
+
+
+def draw_models(name: str, count: int) -> Iterator[dict[str, Any]]:
+    """Yield random models of a family."""
+    found: list[dict[str, Any]] = []
+
+    @seed(len(name))
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(random_models.models(names=(name,)))
+    def draw(case: dict[str, Any]) -> None:
+        case["table"] = {**case["table"], "groups": 3, "size": 5}
+        found.append(case)
+
+    draw()
+    yield from found
+
+
+def record(case: dict[str, Any], number: int) -> list[dict[str, Any]]:
+    """Return the record of a model for each kernel that takes it."""
+    model = random_models.make_model(case)
+    design = model.design
+    theirs = random_models.PymcDensity(model)
+    kernels = [random_models.KernelDensity(design)]
+    if kernels[0].integrated and rows_cover(design, resolve_priors(design)) == "":
+        kernels.append(random_models.KernelDensity(design, rows=True))
+    whole = random_models.make_table(**case["table"])
+    words = set(re.findall(r"\w+", " ".join([case["formula"], case.get("weights", "")])))
+    table = {str(c): whole[c].tolist() for c in whole if c in words}
+    kept: list[dict[str, Any]] = []
+    for ours in kernels:
+        rng = np.random.default_rng(number)
+        offsets = (0.3 * rng.normal(size=(POINTS, ours.posterior.dim))).round(2)
+        offsets[0] = 0.0
+        values = [log_density(ours, theirs, ours.posterior.start + x) for x in offsets]
+        if not np.isfinite(values).all():
+            continue
+        if max(kink(ours, ours.posterior.start + x) for x in offsets) > 1e-8:
+            continue
+        priors = {k: [p.name, dict(p.parameters)] for k, p in case["priors"].items()}
+        kept.append(
+            {
+                "name": f"{number} {case['family']} {'rows' if not ours.integrated else 'groups'}",
+                "model": {**{k: v for k, v in case.items() if k != "table"}, "priors": priors},
+                "rows": not ours.integrated,
+                "table": table,
+                "offsets": offsets.tolist(),
+                "log_density": values,
+            }
+        )
+    return kept
+
+
+def with_effects(ours: Any, x: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
+    """Return all parameters, and log p(effects | parameters, y) where they are integrated out."""
+    found = {k: v[0] for k, v in ours.values(x[None]).items()}
+    return random_models._with_effects(ours.design, found) if ours.integrated else (found, 0.0)
+
+
+def log_density(ours: Any, theirs: Any, x: np.ndarray) -> float:
+    """Return PyMC's log density in the coordinates of the kernel."""
+    found, conditional = with_effects(ours, x)
+    rest = random_models.log_det(ours.jacobian(x)) - theirs.log_jacobian(found)
+    return theirs.at(found)[0] + rest - conditional
+
+
+def kink(ours: Any, x: np.ndarray) -> float:
+    """Return how far the differences' Jacobian is from one of half the step: an sd may be at zero."""
+    whole, half = (random_models.jacobian(ours.natural, x, step) for step in (1e-3, 5e-4))
+    return abs(random_models.log_det(whole) - random_models.log_det(half))
+
+
+def main() -> None:
+    """Write the record."""
+    found: list[dict[str, Any]] = []
+    for family in FAMILIES.values():
+        wanted = {str(replace(family, link=link)): OTHER for link in family.links}
+        if family.name == "gaussian":
+            wanted["gaussian"] = GAUSSIAN
+        for case in draw_models(family.name, 12 * sum(wanted.values())):
+            if not wanted[case["family"]]:
+                continue
+            try:
+                new = record(case, len(found))
+            except HmlmError as error:
+                if "cannot be told from the residual" not in str(error):
+                    raise
+                continue
+            wanted[case["family"]] -= bool(new)
+            found += new
+            if not any(wanted.values()):
+                break
+        print(family.name, len(found), wanted, flush=True)
+    PLACE.write_text("[\n" + ",\n".join(json.dumps(r) for r in found) + "\n]\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
