@@ -103,7 +103,7 @@ def log_density(ours: Any, theirs: Any, x: np.ndarray) -> float:
 
 
 def kink(ours: Any, x: np.ndarray) -> float:
-    """Return how far the differences' Jacobian is from one of half the step: an sd may be at zero."""
+    """Return how much the Jacobian by differences depends on the step: an sd may be at zero."""
     whole, half = (random_models.jacobian(ours.natural, x, step) for step in (1e-3, 5e-4))
     return abs(random_models.log_det(whole) - random_models.log_det(half))
 
