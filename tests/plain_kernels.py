@@ -10,6 +10,7 @@ import struct
 import numba as nb
 import numba.extending
 import numpy as np
+import pytest
 
 DOUBLES = ctypes.POINTER(ctypes.c_double)
 LOW = (1 << 64) - 1
@@ -64,7 +65,10 @@ def _plain_intrinsic(*args, **settings):
     return intrinsic(*args, **settings)
 
 
-nb.njit, nb.cfunc, numba.extending.intrinsic = _plain_njit, _plain_cfunc, _plain_intrinsic
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests():
+    """Take the place of Numba's decorators before anything of hmlm is imported."""
+    nb.njit, nb.cfunc, numba.extending.intrinsic = _plain_njit, _plain_cfunc, _plain_intrinsic
 
 
 def pytest_runtest_setup():
