@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from hmlm import Model, Prior
 from hmlm.default_priors import resolve_priors
+from hmlm.likelihoods.family_kernel import beta_binomial_row, negative_binomial_row
 from hmlm.likelihoods.glmm_pack import pack_rows, rows_cover
 from hmlm.likelihoods.preliminary import preliminary
 from hmlm.likelihoods.rows import make_rows
@@ -52,6 +54,7 @@ MODELS = {
     "bernoulli probit": ("yes ~ x + (1 | g)", "bernoulli(probit)", {}),
     "bernoulli cloglog": ("yes ~ x + (1 | g)", "bernoulli(cloglog)", {}),
     "binomial merged": ("p(hits, n) ~ f + (1 | g)", "binomial", {}),
+    "binomial, sd half-normal": ("p(hits, n) ~ (x | g)", "binomial", {"sd": ("half-normal", 0.4)}),
     "binomial nested": ("p(hits, n) ~ f + x + (1 | g/c)", "binomial", {}),
     "beta-binomial": ("p(hits, n) ~ x + (1 | g)", "beta-binomial", {}),
     "poisson": ("count ~ x + offset(z) + (x || g)", "poisson", {}),
@@ -188,3 +191,31 @@ def test_other_poolings(table, name, pooling):
     np.testing.assert_allclose(gradient, numeric_gradient(post, x), rtol=1e-5, atol=1e-5)
     found = {**post.parameters(x[None]), **post.effects(x[None])}
     assert list(found) == [v.name for v in model.design.variables]
+
+
+@pytest.mark.parametrize("y", [0.0, 7.0, 45.0])
+@pytest.mark.parametrize("large", [1e2, 1e6, 1e10, 1e17])
+def test_counts_without_overdispersion_have_the_simpler_density(large, y):
+    """As the parameter grows the density goes to the binomial and the Poisson one like 1 / large.
+
+    Differences of log gammas of such numbers would be noise, and a mode that is not there.
+    """
+    value, by_p, by_phi = beta_binomial_row(y, 45.0, 0.3, 0.7, large)
+    assert abs(value - stats.binom.logpmf(y, 45, 0.3)) < 3000 / large + 1e-9
+    assert abs(by_p - (y / 0.3 - (45 - y) / 0.7)) < 20000 / large + 1e-9
+    assert abs(by_phi) < 3000 / large**2
+    value, by_log, by_alpha = negative_binomial_row(y, 3.0, np.log(3.0), large)
+    assert abs(value - stats.poisson.logpmf(y, 3)) < 1500 / large + 1e-9
+    assert abs(by_log - (y - 3.0)) < 200 / large + 1e-9
+    assert abs(by_alpha) < 1500 / large**2
+
+
+@pytest.mark.parametrize("phi", [0.5, 15.9, 16.1, 40.0, 3e3])
+def test_overdispersed_counts_have_the_density_of_scipy(phi):
+    y = np.array([0.0, 1.0, 7.0, 45.0])
+    found = [beta_binomial_row(v, 45.0, 0.3, 0.7, phi)[0] for v in y]
+    np.testing.assert_allclose(
+        found, stats.betabinom.logpmf(y, 45, 0.3 * phi, 0.7 * phi), rtol=1e-9
+    )
+    found = [negative_binomial_row(v, 3.0, np.log(3.0), phi)[0] for v in y]
+    np.testing.assert_allclose(found, stats.nbinom.logpmf(y, phi, phi / (phi + 3)), rtol=1e-9)

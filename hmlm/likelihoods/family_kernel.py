@@ -18,6 +18,7 @@ from hmlm.likelihoods.special_kernel import (
     digamma,
     log_interval,
     log_odds_parts,
+    log_rising,
     mean_of,
 )
 from hmlm.likelihoods.vector_kernel import fill_exp, fill_odds
@@ -68,21 +69,20 @@ def beta_binomial_row(y, n, p, q, phi):  # type: ignore[no-untyped-def]
     """Return the beta-binomial: log density, derivatives by p (with q = 1 - p) and phi."""
     a, b = p * phi, q * phi
     value = lgamma(n + 1.0) - lgamma(y + 1.0) - lgamma(n - y + 1.0)
-    value += lgamma(y + a) - lgamma(a) + lgamma(n - y + b) - lgamma(b)
-    value += lgamma(phi) - lgamma(n + phi)
-    da = digamma(y + a) - digamma(a)
-    db = digamma(n - y + b) - digamma(b)
-    return value, phi * (da - db), p * da + q * db + digamma(phi) - digamma(n + phi)
+    up, da = log_rising(a, y)
+    down, db = log_rising(b, n - y)
+    whole, d_whole = log_rising(phi, n)
+    return value + up + down - whole, phi * (da - db), p * da + q * db - d_whole
 
 
 @nb.njit(nogil=True, error_model="numpy")
 def negative_binomial_row(y, mu, log_mu, alpha):  # type: ignore[no-untyped-def]
     """Return the negative binomial: log density, derivatives by log mu and alpha."""
     spread = log1p(mu / alpha)
-    value = lgamma(y + alpha) - lgamma(alpha) - lgamma(y + 1.0)
-    value += -alpha * spread + y * (log_mu - log(alpha) - spread)
+    value, d_alpha = log_rising(alpha, y)
+    value += -lgamma(y + 1.0) - alpha * spread + y * (log_mu - log(alpha) - spread)
     slope = (y - mu) * alpha / (alpha + mu)
-    d_alpha = digamma(y + alpha) - digamma(alpha) - spread + (mu - y) / (alpha + mu)
+    d_alpha += (mu - y) / (alpha + mu) - spread
     return value, slope, d_alpha
 
 

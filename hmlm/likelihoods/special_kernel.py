@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import erfc, exp, expm1, log, log1p, pi, sqrt
+from math import erfc, exp, expm1, lgamma, log, log1p, pi, sqrt
 
 import numba as nb
 
@@ -24,6 +24,34 @@ def digamma(x):  # type: ignore[no-untyped-def]
     r = 1.0 / (x * x)
     series = r * (1.0 / 12 - r * (1.0 / 120 - r * (1.0 / 252 - r * (1.0 / 240 - r * 5.0 / 660))))
     return shift + log(x) - 0.5 / x - series
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def _stirling_rest(x):  # type: ignore[no-untyped-def]
+    """Return what Stirling's formula leaves of log gamma, and its derivative, for large x."""
+    r = 1.0 / (x * x)
+    value = (1.0 / 12 - r * (1.0 / 360 - r * (1.0 / 1260 - r * (1.0 / 1680 - r / 1188)))) / x
+    slope = -r * (1.0 / 12 - r * (1.0 / 120 - r * (1.0 / 252 - r * (1.0 / 240 - r / 132))))
+    return value, slope
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def log_rising(x, k):  # type: ignore[no-untyped-def]
+    """Return log gamma(x + k) - log gamma(x), k >= 0, and its derivative by x.
+
+    For large x the terms that cancel are left out: the difference of the two would be the rounding
+    error of numbers of the size of x.
+    """
+    if k == 0.0:
+        return 0.0, 0.0
+    y = x + k
+    if x < 16.0:
+        return lgamma(y) - lgamma(x), digamma(y) - digamma(x)
+    ratio = log1p(k / x)
+    rest_x, slope_x = _stirling_rest(x)
+    rest_y, slope_y = _stirling_rest(y)
+    value = k * log(x) + (y - 0.5) * ratio - k + (rest_y - rest_x)
+    return value, ratio + 0.5 * k / (x * y) + (slope_y - slope_x)
 
 
 @nb.njit(nogil=True, error_model="numpy")
