@@ -13,7 +13,8 @@ from hmlm.likelihoods.effect_draws import draw_effects
 from hmlm.likelihoods.gaussian import gaussian_sums
 from hmlm.likelihoods.optimum import best_point
 from hmlm.likelihoods.posterior import correlation_factors, kernel_covers, pack
-from hmlm.likelihoods.prior_kernel import encode_prior, prior_logp
+from hmlm.likelihoods.prior_kernel import encode_prior, prior_logp, scale_from
+from hmlm.likelihoods.scales import make_scale
 from hmlm.models.build import build_model
 from hmlm.priors import PRIOR_KINDS, Prior
 
@@ -279,6 +280,31 @@ def test_an_sd_with_a_uniform_prior_stays_inside(sleepstudy):
         gradient = posterior.log_density(x)[1]
         differences = central_difference(lambda v: posterior.log_density(v)[0], x, 1e-6)
         np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("resolution", [0.02, 2.0, 200.0])
+def test_a_half_normal_prior_of_an_sd_is_no_wall(resolution):
+    """Far out in the sampler's coordinate its log density bends like that of a normal one."""
+    prior = Prior("half-normal", sigma=3.0)
+    scale = make_scale(prior, resolution)
+    code, a, b, c, turn = scale.encode()
+
+    def log_density(x):
+        s, _, log_jacobian, _ = scale_from(code, a, b, turn, x)
+        return prior_logp(code, a, b, c, s)[0] + log_jacobian
+
+    for sd in (0.1, 3.0, 20.0, 60.0):
+        x = scale.coordinate(sd)
+        s, slope, _, bend = scale_from(code, a, b, turn, x)
+        assert s == pytest.approx(sd)
+        assert s == pytest.approx(scale.value(x))
+        assert -s == pytest.approx(scale.value(-x))
+        sides = [scale_from(code, a, b, turn, x + e) for e in (-1e-5, 1e-5)]
+        assert slope == pytest.approx((sides[1][0] - sides[0][0]) / 2e-5, rel=1e-6)
+        assert bend == pytest.approx((sides[1][2] - sides[0][2]) / 2e-5, abs=1e-6)
+        assert np.log(sides[1][1] / sides[0][1]) == pytest.approx(2e-5 * bend, abs=1e-10)
+        curvature = np.diff([log_density(x + e) for e in (-1e-3, 0, 1e-3)], 2)[0] / 1e-6
+        assert curvature > -2.5
 
 
 @pytest.mark.parametrize("scale", [1e6, 1e-6])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import cosh, exp, log, sinh
+from math import asinh, cosh, exp, log, sinh, sqrt
 from types import MappingProxyType
 
 import numba as nb
@@ -86,6 +86,10 @@ def scale_from(code, a, b, turn, x):  # type: ignore[no-untyped-def]
     """
     if turn > 0.0:
         s, c = sinh(x), cosh(x)
+        if code == 1:
+            u, du = s * turn / b, c * turn / b
+            r = 1.0 + u * u
+            return b * asinh(u), b * du / sqrt(r), log(c) - 0.5 * log(r), s / c - u * du / r
         return turn * s, turn * c, log(c), s / c
     if code == 7 or code == 8:
         u = 1.0 / (1.0 + exp(-x))

@@ -5,6 +5,10 @@ sampler dearly. So an sd is the size of ``turn * sinh(x)``: linear in x where it
 `turn`, what the data can tell from zero, and exponential where it is large. The sign goes to the
 effect's correlations, which makes the density smooth at zero: D = diag(s) R diag(s) is, and the
 prior of a correlation matrix is the same when an effect changes its sign.
+
+Under a half-normal prior the exponential part would run into a wall, exp(-s^2 / 2), which a step
+of the sampler cannot see and ends behind. So beyond the prior's own scale the sd is linear again:
+``scale * arcsinh(turn / scale * sinh(x))``.
 """
 
 from __future__ import annotations
@@ -47,7 +51,12 @@ class Scale:
         if edges := self.edges:
             lower, upper = edges
             return lower + (upper - lower) / (1.0 + np.exp(-x))
-        return self.turn * np.sinh(x) if self.turn else np.exp(x)
+        if not self.turn:
+            return np.exp(x)
+        if self.prior.name == "half-normal":
+            edge = self.prior.parameters["sigma"]
+            return edge * np.arcsinh(self.turn / edge * np.sinh(x))
+        return self.turn * np.sinh(x)
 
     def coordinate(self, sd: float) -> float:
         """Return the coordinate of an sd, kept off the edges of the prior."""
@@ -55,7 +64,12 @@ class Scale:
             lower, upper = edges
             share = min(max((sd - lower) / (upper - lower), 0.05), 0.95)
             return float(np.log(share / (1 - share)))
-        return float(np.arcsinh(sd / self.turn) if self.turn else np.log(sd))
+        if not self.turn:
+            return float(np.log(sd))
+        if self.prior.name == "half-normal":
+            edge = self.prior.parameters["sigma"]
+            return float(np.arcsinh(edge / self.turn * np.sinh(min(sd / edge, 500.0))))
+        return float(np.arcsinh(sd / self.turn))
 
     def encode(self) -> np.ndarray:
         """Return prior and turn as the five numbers that the kernel reads."""
@@ -74,7 +88,11 @@ def make_scale(prior: Prior, resolution: float) -> Scale:
     resolution : float
         What the data can tell from zero.
     """
-    return Scale(prior=prior, turn=resolution if prior.name in THROUGH_ZERO else 0.0)
+    if prior.name not in THROUGH_ZERO:
+        return Scale(prior=prior)
+    if prior.name == "half-normal":
+        resolution = min(resolution, prior.parameters["sigma"])
+    return Scale(prior=prior, turn=resolution)
 
 
 def resolutions(T: np.ndarray, information: np.ndarray, sigma: float, levels: int) -> np.ndarray:
