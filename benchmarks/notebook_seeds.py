@@ -1,12 +1,13 @@
 """Run the notebooks with other seeds, and count the fits whose diagnostics fail.
 
     python benchmarks/notebook_seeds.py --seeds 20
-    python benchmarks/notebook_seeds.py --seeds 5 01_alcohol 04_eight_schools
+    python benchmarks/notebook_seeds.py --seeds 5 --workers 2 01_alcohol 04_eight_schools
 
 Each notebook runs in a process of its own, with a number added to every seed that stands in it.
 The fits that the reader makes are counted; those that a study makes inside (power, calibration,
-cross-validation), short on purpose, are not. The record is added to from run to run, and
-docs/trust/notebooks.md is made from it.
+cross-validation), short on purpose, are not. All notebooks have a seed before the next one begins.
+The record is added to from run to run, and docs/trust/notebooks.md is made from it; `--seeds 0`
+makes the page alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ STUDIES = (
 )
 # Fits that a notebook makes to show what failing looks like, by a setting of their method.
 MEANT_TO_FAIL = {"02_radon": "target_accept=0.6"}
-TIMEOUT = 900
+TIMEOUT = 3600
 SEED = re.compile(r"(random_seed=)(\d+)")
 
 
@@ -119,13 +121,24 @@ def first_words(problem: str) -> str:
     return re.sub(r"^\d[\d,]* ", "", problem).partition(":")[0].partition(" for ")[0]
 
 
+def describe(record: dict[str, Any]) -> str:
+    """Return one line about a run."""
+    bad = sum(bool(f["problems"]) for f in record["fits"])
+    said = f" {record['error'][:120]}" if record["error"] else ""
+    return (
+        f"{record['notebook']} + {record['shift']}: {len(record['fits'])} fits, {bad} failed, "
+        f"{record['seconds']:.0f} s{said}"
+    )
+
+
 def write_page(records: list[dict[str, Any]], page: Path) -> str:
     """Write the page from the record, and return its text."""
     whole = [r for r in records if not r["error"]]
     broken = [r for r in records if r["error"]]
     fits = [f for r in whole for f in r["fits"]]
     bad = [f for f in fits if f["problems"]]
-    clean = sum(not any(f["problems"] for f in r["fits"]) for r in whole)
+    with_fits = [r for r in whole if r["fits"]]
+    clean = sum(not any(f["problems"] for f in r["fits"]) for r in with_fits)
     lines = [
         "# The notebooks with other seeds",
         "",
@@ -138,8 +151,9 @@ def write_page(records: list[dict[str, Any]], page: Path) -> str:
         "this; it is no part of the tests.",
         "",
         f"**{len(fits) - len(bad):,} of {len(fits):,} fits have no failed diagnostic "
-        f"({(len(fits) - len(bad)) / max(len(fits), 1):.1%})**, and {clean} of {len(whole)} runs "
-        f"have none in any of their fits. {len(broken)} runs ended in an error.",
+        f"({(len(fits) - len(bad)) / max(len(fits), 1):.1%})**, and {clean} of {len(with_fits)} "
+        f"runs with fits ({clean / max(len(with_fits), 1):.1%}) have none in any of them. "
+        f"{len(broken)} runs ended in an error.",
         "",
         "| Notebook | Seeds | Fits | Failed | Runs without any | Seconds a run |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
@@ -149,10 +163,9 @@ def write_page(records: list[dict[str, Any]], page: Path) -> str:
         mine = [f for r in own for f in r["fits"]]
         failed = sum(bool(f["problems"]) for f in mine)
         good = sum(not any(f["problems"] for f in r["fits"]) for r in own)
+        share = f"{good} of {len(own)}" if mine else "no fits of its own"
         mean = sum(r["seconds"] for r in own) / max(len(own), 1)
-        lines.append(
-            f"| {name} | {len(own)} | {len(mine)} | {failed} | {good} of {len(own)} | {mean:.0f} |"
-        )
+        lines.append(f"| {name} | {len(own)} | {len(mine)} | {failed} | {share} | {mean:.0f} |")
     lines += ["", "Left out:", ""]
     lines += [f"- {name}: {why};" for name, why in LEFT_OUT.items()]
     lines += [
@@ -191,6 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", help="names without .py; all when none is given")
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=1, help="notebooks at a time")
     parser.add_argument("--record", type=Path, default=ROOT / "benchmarks" / "notebook_seeds.jsonl")
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--one", nargs=2, metavar=("NAME", "SHIFT"), help=argparse.SUPPRESS)
@@ -204,21 +218,15 @@ def main() -> None:
     if arguments.record.exists():
         records = [json.loads(x) for x in arguments.record.read_text("utf-8").splitlines()]
     done = {(r["notebook"], r["shift"]) for r in records}
-    for shift in range(100, 100 * arguments.seeds + 1, 100):
-        for name in chosen:
-            if (name, shift) in done:
-                continue
-            record = run_apart(name, shift)
+    shifts = range(100, 100 * arguments.seeds + 1, 100)
+    left = [(name, shift) for shift in shifts for name in chosen if (name, shift) not in done]
+    with ThreadPoolExecutor(arguments.workers) as pool:
+        for job in as_completed([pool.submit(run_apart, *which) for which in left]):
+            record = job.result()
             records.append(record)
             with arguments.record.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
-            bad = sum(bool(f["problems"]) for f in record["fits"])
-            said = f" {record['error'][:120]}" if record["error"] else ""
-            print(
-                f"{name} + {shift}: {len(record['fits'])} fits, {bad} failed, "
-                f"{record['seconds']:.0f} s{said}",
-                flush=True,
-            )
+            print(describe(record), flush=True)
     print(write_page(records, arguments.page))
 
 
