@@ -126,6 +126,17 @@ def twin(kept):
     return run(100, kept)
 
 
+def figures(what, found, quantities):
+    p = found.table.set_index("quantity")["p_value"][list(quantities)]
+    outside = found.table["quantity"][~found.table["inside"]]
+    return {
+        "what": what,
+        "simulations": len(found.ranks),
+        "outside of their bands": ", ".join(f"`{name}`" for name in outside) or "none",
+        "smallest p": float(p.min()),
+    }
+
+
 def assert_caught(found, twin, *quantities):
     """Hold the same true values as the twin has, and other ranks than chance explains."""
     own, there = (
@@ -138,13 +149,14 @@ def assert_caught(found, twin, *quantities):
     assert set(quantities) <= set(found.suspects)
 
 
-def test_the_twin_without_a_bug_passes(twin):
+def test_the_twin_without_a_bug_passes(twin, record_property):
     assert len(twin.ranks) == 100
     assert twin.table["inside"].all()
     assert twin.suspects == ()
+    record_property("trust", figures("no bug", twin, twin.ranks.columns))
 
 
-def test_a_wrong_jacobian_is_caught(kept, twin):
+def test_a_wrong_jacobian_is_caught(kept, twin, record_property):
     """The log Jacobian of log sd is subtracted where it is due: sds come out too small."""
 
     def twice_the_jacobian(draws):
@@ -152,18 +164,22 @@ def test_a_wrong_jacobian_is_caught(kept, twin):
 
     found = run(100, Reweighted(kept, twice_the_jacobian))
     assert_caught(found, twin, "sd_g[Intercept]", "sd_g[x]")
+    record_property(
+        "trust", figures("a wrong Jacobian of sds", found, ["sd_g[Intercept]", "sd_g[x]"])
+    )
     assert (found.table.set_index("quantity")["mean_rank"][["sd_g[x]", "sigma"]] > 0.55).all()
 
 
-def test_an_lkj_eta_off_by_one_is_caught(kept, twin):
+def test_an_lkj_eta_off_by_one_is_caught(kept, twin, record_property):
     """The determinant has the power eta, not eta - 1: correlations come out too near zero."""
     found = run(100, Reweighted(kept, lambda draws: np.log(np.linalg.det(draws["cor_g"]))))
     assert_caught(found, twin, COR)
+    record_property("trust", figures("an LKJ prior with eta 1.5 for 0.5", found, [COR]))
     shares = found.ranks[COR] / found.n_draws
     assert ((shares < 0.1) | (shares > 0.9)).mean() > 0.3
 
 
-def test_a_shifted_prior_is_caught(twin):
+def test_a_shifted_prior_is_caught(twin, record_property):
     """The sampler has the prior of the slope one sd to the right."""
 
     def shift(design):
@@ -172,21 +188,29 @@ def test_a_shifted_prior_is_caught(twin):
 
     found = run(60, Changed(shift))
     assert_caught(found, twin, "x")
+    record_property("trust", figures("a prior shifted by its sd", found, ["x"]))
     assert found.table.set_index("quantity")["mean_rank"]["x"] < 0.45
 
 
-def test_a_lost_weight_is_caught(twin):
+def test_a_lost_weight_is_caught(twin, record_property):
     """The sampler takes all rows for equally precise."""
     found = run(60, Changed(lambda design: replace(design, weights=None)))
     assert_caught(found, twin, "sigma", "log_likelihood")
+    record_property(
+        "trust", figures("weights of rows that are lost", found, ["sigma", "log_likelihood"])
+    )
 
 
-def test_an_sd_taken_for_a_variance_is_caught(twin):
+def test_an_sd_taken_for_a_variance_is_caught(twin, record_property):
     found = run(60, SHORT, sd_for_variance)
     assert_caught(found, twin, "sigma", "log_likelihood")
+    record_property(
+        "trust", figures("an sd taken for a variance", found, ["sigma", "log_likelihood"])
+    )
 
 
-def test_a_transposed_correlation_is_caught(twin):
+def test_a_transposed_correlation_is_caught(twin, record_property):
     """The sd of the first effect grows with the correlation, that of the second shrinks."""
     found = run(60, SHORT, transposed)
     assert_caught(found, twin, "log_likelihood")
+    record_property("trust", figures("a transposed Cholesky factor", found, ["log_likelihood"]))

@@ -56,10 +56,12 @@ def numbers(fit, effects=True):
     return found | {"predictions": fit.predict(rows).to_numpy(dtype=object)}
 
 
-def check_same(first, second):
+def check_same(first, second, what):
     assert list(first) == list(second)
     for name, values in first.items():
         np.testing.assert_array_equal(values, second[name], err_msg=name)
+    n = sum(values.size for values in first.values())
+    return {"what": what, "fits compared": 1, "numbers, the same to the last bit": n}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -70,14 +72,16 @@ def first(request, frame):
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_same_seed_same_draws_from_every_container(first, frame, container):
+def test_same_seed_same_draws_from_every_container(first, frame, container, record_property):
     name, _, expected = first
-    check_same(expected, numbers(fitted(name, CONTAINERS[container](frame))))
+    found = numbers(fitted(name, CONTAINERS[container](frame)))
+    record_property("trust", check_same(expected, found, f"data: {container}"))
 
 
-def test_same_seed_same_draws_on_two_cores(first, frame):
+def test_same_seed_same_draws_on_two_cores(first, frame, record_property):
     name, _, expected = first
-    check_same(expected, numbers(fitted(name, frame, cores=2)))
+    found = numbers(fitted(name, frame, cores=2))
+    record_property("trust", check_same(expected, found, "two cores"))
 
 
 def test_other_seed_other_draws(first, frame):
@@ -87,27 +91,28 @@ def test_other_seed_other_draws(first, frame):
     assert not np.array_equal(expected["b_g"], other["b_g"])
 
 
-def test_the_global_state_of_numpy_is_neither_read_nor_changed(first, frame):
+def test_the_global_state_of_numpy_is_neither_read_nor_changed(first, frame, record_property):
     name, _, expected = first
     np.random.seed(1)  # noqa: NPY002
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    check_same(expected, numbers(fitted(name, frame)))
+    figures = check_same(expected, numbers(fitted(name, frame)), "another global seed of NumPy")
+    record_property("trust", figures)
     after = np.random.get_state()[1]  # noqa: NPY002
     np.testing.assert_array_equal(before, after)
 
 
 @pytest.mark.parametrize("effects", [True, False])
-def test_saved_fits_give_the_same_draws_and_predictions(first, tmp_path, effects):
+def test_saved_fits_give_the_same_draws_and_predictions(first, tmp_path, effects, record_property):
     name, fit, expected = first
     fit.save(tmp_path / "fit.zip", effects=effects)
     again = hmlm.load(tmp_path / "fit.zip")
     if effects or name == "gaussian":  # whose effects are drawn again
-        check_same(expected, numbers(again))
+        record_property("trust", check_same(expected, numbers(again), "saved and loaded"))
     else:
         assert np.array_equal(expected["beta"], again.variable("beta"))
 
 
-def test_fits_in_threads_give_what_they_give_alone(first, frame):
+def test_fits_in_threads_give_what_they_give_alone(first, frame, record_property):
     name, _, expected = first
     found, errors = {}, []
     together = threading.Barrier(2)
@@ -125,14 +130,16 @@ def test_fits_in_threads_give_what_they_give_alone(first, frame):
     for thread in threads:
         thread.join(120)
     assert not errors
-    check_same(expected, found[5])
+    record_property("trust", check_same(expected, found[5], "two threads at once"))
     assert not np.array_equal(expected["beta"], found[6]["beta"])
 
 
 @pytest.mark.parametrize(
     "method", [hmlm.REML(), hmlm.ML(), hmlm.Gibbs(draws=60, tune=60, chains=2)]
 )
-def test_other_methods_give_the_same_numbers_from_every_container(frame, method, tmp_path):
+def test_other_methods_give_the_same_numbers_from_every_container(
+    frame, method, tmp_path, record_property
+):
     def run(data):
         fit = hmlm.Model("y ~ x + (x | g)", data).fit(method, 5, progressbar=False)
         return fit, hmlm.tidy(fit)
@@ -143,3 +150,10 @@ def test_other_methods_give_the_same_numbers_from_every_container(frame, method,
     fit.save(tmp_path / "fit.zip")
     loaded = hmlm.tidy(hmlm.load(tmp_path / "fit.zip"))
     pd.testing.assert_frame_equal(loaded, expected, check_exact=True)
+    compared = len(CONTAINERS) + 1
+    figures = {
+        "what": "tables of REML, ML and Gibbs, from each container and loaded",
+        "fits compared": compared,
+        "numbers, the same to the last bit": compared * expected.select_dtypes("number").size,
+    }
+    record_property("trust", figures)

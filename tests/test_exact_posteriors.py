@@ -9,6 +9,7 @@ from exact import adaptive_posterior, gaussian_posterior, half_normal, lkj, norm
 from scipy import special
 from support import recorded
 from test_gibbs import monte_carlo_error
+from trust_figures import z_figures
 
 import hmlm
 from hmlm import Prior
@@ -37,7 +38,7 @@ def assert_exact(z):
     assert np.sqrt((z**2).mean()) < 1.3
 
 
-def test_radon_has_its_exact_posterior(radon):
+def test_radon_has_its_exact_posterior(radon, record_property):
     """Variable intercepts of 85 counties: sds by quadrature, all else in closed form."""
     exact = recorded("radon_variable_intercept_exact")["summary"]
     priors = {
@@ -63,6 +64,7 @@ def test_radon_has_its_exact_posterior(radon):
     assert draws.keys() == exact.keys()
     z = [z_values(v, exact[k]["mean"], exact[k]["sd"]) for k, v in draws.items()]
     assert_exact(z)
+    record_property("trust", z_figures("radon, 85 counties", z))
 
 
 def small_table(seed, groups, size, sizes=None):
@@ -241,22 +243,28 @@ def compared(case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_nuts_draws_from_the_exact_posterior(case):
+def test_nuts_draws_from_the_exact_posterior(case, record_property):
     z, cut = compared(case)
     assert cut < 1e-4
     assert np.abs(z).max() < 4
+    record_property("trust", z_figures(case.__name__.replace("_", " "), z))
 
 
-def test_all_together_are_off_by_their_monte_carlo_errors():
+def test_all_together_are_off_by_their_monte_carlo_errors(record_property):
     z = np.concatenate([compared(case)[0].ravel() for case in CASES])
     assert len(z) > 200
     assert 0.7 < np.sqrt((z**2).mean()) < 1.3
+    record_property("trust", z_figures("the small models together", z))
 
 
 @pytest.mark.parametrize("case", [nested, poisson], ids=lambda case: case.__name__)
-def test_finer_grids_change_nothing(case):
+def test_finer_grids_change_nothing(case, record_property):
     """By less than a hundredth of a Monte Carlo error, which is about a hundredth of an sd."""
     coarse, fine = (case(k)[3][0] for k in (0, 7))
+    largest = 0.0
     for name, (mean, sd) in coarse.items():
-        assert np.abs((mean - fine[name][0]) / fine[name][1]).max() < 1e-4
-        assert np.abs(sd / fine[name][1] - 1).max() < 1e-4
+        off = np.abs([(mean - fine[name][0]) / fine[name][1], sd / fine[name][1] - 1]).max()
+        assert off < 1e-4
+        largest = max(largest, float(off))
+    what = "quadrature beside one on a finer grid"
+    record_property("trust", {"what": what, "models": 1, "largest change, in sds": largest})

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import optimize, stats
 from support import central_difference, dense_log_likelihood, outcome_covariance, recorded
+from trust_figures import z_figures
 
 import hmlm
 from hmlm.default_priors import resolve_priors
@@ -438,7 +439,7 @@ def test_effects_have_their_conditional_moments():
         assert np.sqrt((z**2).mean()) < 1.5
 
 
-def test_the_exact_posterior_of_the_eight_schools():
+def test_the_exact_posterior_of_the_eight_schools(record_property):
     """Means and sds of mu, tau and every school within Monte Carlo error of quadrature."""
     eight = hmlm.load_dataset("eight_schools")
     case = model(SCHOOLS, eight, priors=EXACT_PRIORS)
@@ -464,6 +465,7 @@ def test_the_exact_posterior_of_the_eight_schools():
             z.append((quantity.mean() - target) / (quantity.std() / np.sqrt(ess)))
     assert np.abs(z).max() < 4
     assert np.sqrt(np.mean(np.square(z))) < 1.5
+    record_property("trust", z_figures("eight schools", z))
 
 
 def test_there_is_no_funnel():

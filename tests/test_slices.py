@@ -134,7 +134,7 @@ def limit_memory():
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
-def check_one_slice_lost(found, table, words):
+def check_one_slice_lost(found, table, words, what):
     """The slice of the north in 2001 has a reason, and all others are as if fitted alone."""
     lost = found["reason"] != ""
     assert found.loc[lost, ["region", "year"]].to_numpy().tolist() == [["north", 2001]]
@@ -144,6 +144,8 @@ def check_one_slice_lost(found, table, words):
     columns = ["region", "year", "component", "term", "estimate", "std_error"]
     one, other = (f[columns].reset_index(drop=True) for f in (found[~lost], alone[kept]))
     assert_frame_equal(one, other)
+    n = len(one[["region", "year"]].drop_duplicates())
+    return {"what": what, "slices lost": int(lost.sum()), "slices as if fitted alone": n}
 
 
 @pytest.fixture(scope="module")
@@ -154,26 +156,28 @@ def deadly_rows(table):
 
 
 @pytest.mark.slow
-def test_worker_that_dies_costs_its_slice_alone(table, deadly_rows):
+def test_worker_that_dies_costs_its_slice_alone(table, deadly_rows, record_property):
     """Though others are at work, whose slices are lost with the pool."""
     with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
         method = Deadly(deadly_rows, seconds=0.5)
         found = many(table, by=["region", "year"], method=method, executor=pool)
-    check_one_slice_lost(found, table, "died")
+    figures = check_one_slice_lost(found, table, "died", "a worker killed")
+    record_property("trust", figures)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is Linux's")
-def test_slice_that_needs_too_much_memory_is_lost_alone(table, deadly_rows):
+def test_slice_that_needs_too_much_memory_is_lost_alone(table, deadly_rows, record_property):
     context = get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, initializer=limit_memory) as pool:
         method = Deadly(deadly_rows, how="memory")
         found = many(table, by=["region", "year"], method=method, executor=pool)
-    check_one_slice_lost(found, table, "there was not enough memory")
+    words, what = "there was not enough memory", "a worker out of memory"
+    record_property("trust", check_one_slice_lost(found, table, words, what))
 
 
 @pytest.mark.slow
-def test_workers_of_dask_may_die(table, deadly_rows):
+def test_workers_of_dask_may_die(table, deadly_rows, record_property):
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(
@@ -186,7 +190,8 @@ def test_workers_of_dask_may_die(table, deadly_rows):
         whole = many(table, **settings)
         assert set(whole["reason"]) == {""}
         found = many(table, method=Deadly(deadly_rows), **settings)
-    check_one_slice_lost(found, table, "died")
+    figures = check_one_slice_lost(found, table, "died", "a worker of a Dask cluster killed")
+    record_property("trust", figures)
 
 
 def test_slices_of_a_file_are_those_of_the_table(table, tmp_path):

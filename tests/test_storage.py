@@ -120,7 +120,7 @@ def same_new_rows(one, other, table):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_loaded_fit_is_the_same_to_the_last_bit(fits, case, tmp_path):
+def test_a_loaded_fit_is_the_same_to_the_last_bit(fits, case, tmp_path, record_property):
     fit = fits(case)
     path = tmp_path / ("fit.zarr" if len(case) % 2 else "fit.zip")
     save_fit(fit, path)
@@ -132,6 +132,9 @@ def test_a_loaded_fit_is_the_same_to_the_last_bit(fits, case, tmp_path):
         assert again.draws.equals(fit.draws)
     for name in fit.design.dims:
         assert np.array_equal(again.variable(name), fit.variable(name))
+    n = sum(fit.variable(name).size for name in fit.design.dims)
+    compared = {"fits compared": 1, "numbers, the same to the last bit": n}
+    record_property("trust", {"what": "draws of fits saved and loaded", **compared})
     assert (again.method, again.random_seed, again.seconds) == (SHORT, 11, fit.seconds)
     pd.testing.assert_frame_equal(again.priors.table(), fit.priors.table())
     pd.testing.assert_frame_equal(again.design.data.frame, fit.design.data.frame)
@@ -389,7 +392,8 @@ def test_a_file_that_is_cut_off_is_refused(fit, suffix, tmp_path):
             load_fit(path)
 
 
-def test_every_damaged_or_missing_piece_is_noticed(saved):
+def test_every_damaged_or_missing_piece_is_noticed(saved, record_property):
+    tried = 0
     for file in sorted(p for p in saved.rglob("*") if p.is_file() and "c" in p.parts):
         group, name = file.relative_to(saved).parts[:2]
         labels = ("chain", "draw", "term", "Subject", "Subject_term", "Subject_term_")
@@ -406,8 +410,10 @@ def test_every_damaged_or_missing_piece_is_noticed(saved):
                 file.write_bytes(changed)
             with pytest.raises(HmlmError, match=r"fit\.zarr' is damaged"):
                 load_fit(saved).variable("b_Subject")
+            tried += 1
         file.write_bytes(whole)
     load_fit(saved).variable("b_Subject")
+    record_property("trust", {"what": "pieces missing or damaged", "tried and refused": tried})
 
 
 def rewrite(path, **changes):
