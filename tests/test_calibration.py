@@ -44,36 +44,46 @@ def gaussian():
 
 @pytest.fixture(scope="module")
 def broken():
-    return run(40, simulator=variance_for_sd)
+    return run(60, simulator=variance_for_sd)
 
 
-def assert_calibrated(found):
-    """Hold every quantity of a hundred simulations in its 99% band."""
+def assert_calibrated(found, what):
+    """Hold every quantity of a hundred simulations in its 99% band, and return the figures."""
     assert len(found.ranks) == 100
     assert found.prob == 0.99
     assert list(found.table["quantity"])[-1] == "log_likelihood"
     assert found.table["inside"].all()
     assert (found.table["p_value"] > 1e-3).all()
+    return {
+        "what": what,
+        "simulations": len(found.ranks),
+        "quantities": len(found.table),
+        "outside of their 99% bands": int((~found.table["inside"]).sum()),
+        "smallest p": float(found.table["p_value"].min()),
+    }
 
 
-def test_gaussian_model_is_calibrated(gaussian):
-    assert_calibrated(gaussian)
+def test_gaussian_model_is_calibrated(gaussian, record_property):
+    record_property("trust", assert_calibrated(gaussian, f"`{FORMULA}`, gaussian"))
 
 
-def test_binomial_model_is_calibrated():
+def test_binomial_model_is_calibrated(record_property):
     frame = make_study(groups={"g": 8}, per_group=5, predictors={"x": "normal"}).make_frame(1)
     frame["n"] = 8
     priors = {k: v for k, v in PRIORS.items() if k != "sigma"}
     options = {"formula": "p(y, n) ~ x + (1 | g)", "family": "binomial", "prob": 0.99}
     options["random_seed"] = 12
-    assert_calibrated(run(100, frame=frame, priors=priors, **options))
+    found = run(100, frame=frame, priors=priors, **options)
+    what = "`{formula}`, {family}".format(**options)
+    record_property("trust", assert_calibrated(found, what))
 
 
-def test_poisson_model_is_calibrated():
+def test_poisson_model_is_calibrated(record_property):
     small, half = hmlm.Prior("normal", sigma=0.5), hmlm.Prior("half-normal", sigma=0.5)
     priors = {"Intercept": NORMAL, "x": small, "sd": half, "cor": hmlm.Prior("lkj", eta=2)}
     options = {"formula": "y ~ x + (x | g)", "family": "poisson", "prob": 0.99}
-    assert_calibrated(run(100, priors=priors, **options))
+    what = "`{formula}`, {family}".format(**options)
+    record_property("trust", assert_calibrated(run(100, priors=priors, **options), what))
 
 
 def test_an_sd_taken_for_a_variance_is_caught(broken):
