@@ -37,6 +37,7 @@ STUDIES = (
     "slices.py",
     "treatment.py",
 )
+PARTS = ("extend_fit",)  # the draws that it adds; the longer fit counts
 # Fits that a notebook makes to show what failing looks like, by a setting of their method.
 MEANT_TO_FAIL = {"02_radon": "target_accept=0.6"}
 TIMEOUT = 3600
@@ -54,34 +55,40 @@ def run_notebook(name: str, shift: int) -> dict[str, Any]:
     from matplotlib import pyplot as plt
 
     import hmlm
+    from hmlm.fitting.bayes_fit import BayesFit
 
     fits: list[dict[str, Any]] = []
 
-    def watch(kind: Any) -> None:
-        run = kind.run
+    def keep(fit: Any) -> None:
+        frame = sys._getframe(2)
+        while frame is not None:
+            if Path(frame.f_code.co_filename).name in STUDIES or frame.f_code.co_name in PARTS:
+                return
+            frame = frame.f_back
+        if MEANT_TO_FAIL.get(name, "nothing") in repr(fit.method):
+            return
+        fits.append(
+            {
+                "formula": fit.design.spec.formula,
+                "pooling": fit.design.spec.pooling,
+                "method": repr(fit.method),
+                "problems": list(fit.status.problems),
+            }
+        )
 
-        def watched(self: Any, design: Any, **settings: Any) -> Any:
-            fit = run(self, design, **settings)
-            frame, inside = sys._getframe(1), False
-            while frame is not None:
-                inside |= Path(frame.f_code.co_filename).name in STUDIES
-                frame = frame.f_back
-            meant = MEANT_TO_FAIL.get(name, "nothing") in repr(self)
-            if not inside and not meant:
-                fits.append(
-                    {
-                        "formula": design.spec.formula,
-                        "pooling": design.spec.pooling,
-                        "method": repr(self),
-                        "problems": list(fit.status.problems),
-                    }
-                )
+    def watch(kind: Any, way: str) -> None:
+        plain = getattr(kind, way)
+
+        def watched(self: Any, *arguments: Any, **settings: Any) -> Any:
+            fit = plain(self, *arguments, **settings)
+            keep(fit)
             return fit
 
-        kind.run = watched
+        setattr(kind, way, watched)
 
-    watch(hmlm.NUTS)
-    watch(hmlm.Gibbs)
+    watch(hmlm.NUTS, "run")
+    watch(hmlm.Gibbs, "run")
+    watch(BayesFit, "extend")
     text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
     text = SEED.sub(lambda found: f"{found[1]}{int(found[2]) + shift}", text)
     os.chdir(FOLDER)
