@@ -13,7 +13,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test docs bench sbc fuzz trust format constraints clean distclean
+.PHONY: help demo test docs bench sbc fuzz trust coverage mutants audit format constraints clean distclean
 
 help:
 	@echo "make demo         fit a first model and see what comes back (hmlm demo)"
@@ -23,6 +23,9 @@ help:
 	@echo "make sbc          simulation-based calibration and coverage: an hour or two"
 	@echo "make fuzz         10,000 hostile tables: five minutes"
 	@echo "make trust        write the figures of docs/trust anew, by the tests that measure them"
+	@echo "make coverage     which lines the tests run: half an hour"
+	@echo "make mutants      which changed lines the tests notice: an hour, after make coverage"
+	@echo "make audit        known weaknesses of what is installed (asks services on the network)"
 	@echo "make format       format the code, and mend what ruff can mend"
 	@echo "make constraints  write constraints.txt anew, with the newest releases"
 	@echo "make clean        remove what tests and builds leave; make distclean, the environments too"
@@ -61,13 +64,31 @@ trust: $(VENV)/.test
 	  tests/test_interruption.py tests/test_faults.py tests/test_slices.py tests/test_storage.py \
 	  tests/test_determinism.py tests/test_offline.py
 
+# The suite with the test that runs each line, then what runs kernels without sampling, as plain Python.
+MEASURED := $(CURDIR)/build/coverage
+MEASURE := -q --cov --cov-context=test --cov-report= --durations=0 --durations-min=0 -r p \
+  -p no:cacheprovider -p no:unraisableexception -W ignore::ResourceWarning
+PLAIN := $(addprefix tests/test_,recorded_densities.py glmm_density.py kernel.py sampled.py)
+
+coverage: $(VENV)/.mutants
+	rm -rf $(MEASURED) && mkdir -p $(MEASURED)
+	COVERAGE_FILE=$(MEASURED)/suite $(PY) -m pytest $(MEASURE) --numprocesses 2 --dist loadgroup >$(MEASURED)/suite.log
+	-COVERAGE_FILE=$(MEASURED)/plain PYTHONPATH=tests $(PY) -m pytest $(MEASURE) -p plain_kernels $(PLAIN) >$(MEASURED)/plain.log
+	$(PY) benchmarks/line_coverage.py
+
+mutants: $(VENV)/.mutants
+	$(PY) benchmarks/mutants.py
+
+audit: $(VENV)/.audit
+	$(PY) -m pip_audit --requirement constraints.txt --no-deps --disable-pip
+
 format: $(VENV)/.test
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
 constraints: $(VENV)/.lock
 	$(PY) -m uv pip compile pyproject.toml --all-extras --group dev --group test --group notebooks --group bench --group docs \
-	  --universal --python-version 3.12 --upgrade --no-annotate --no-header --quiet --output-file constraints.txt
+	  --group mutants --group audit --universal --python-version 3.12 --upgrade --no-annotate --no-header --quiet --output-file constraints.txt
 
 clean:
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -99,6 +120,15 @@ $(VENV)/.docs: $(VENV)/.demo
 $(VENV)/.bench: $(VENV)/.demo
 	$(PY) $(PINNED) 'pip>=25.1'
 	$(PY) $(PINNED) --group bench
+	@touch $@
+
+$(VENV)/.mutants: $(VENV)/.test
+	$(PY) $(PINNED) --group mutants
+	@touch $@
+
+$(VENV)/.audit: $(VENV)/.demo
+	$(PY) $(PINNED) 'pip>=25.1'
+	$(PY) $(PINNED) --group audit
 	@touch $@
 
 $(VENV)/.lock: $(VENV)/.demo
