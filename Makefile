@@ -72,8 +72,9 @@ PLAIN := $(addprefix tests/test_,recorded_densities.py glmm_density.py kernel.py
 
 coverage: $(VENV)/.mutants
 	rm -rf $(MEASURED) && mkdir -p $(MEASURED)
-	COVERAGE_FILE=$(MEASURED)/suite $(PY) -m pytest $(MEASURE) --numprocesses 2 --dist loadgroup >$(MEASURED)/suite.log
-	-COVERAGE_FILE=$(MEASURED)/plain PYTHONPATH=tests $(PY) -m pytest $(MEASURE) -p plain_kernels $(PLAIN) >$(MEASURED)/plain.log
+	$(PY) -m pytest -q -p no:cacheprovider $(PLAIN) # kernels are compiled before anything is traced
+	COVERAGE_FILE=$(MEASURED)/suite $(PY) -m pytest $(MEASURE) --numprocesses 2 --dist loadgroup >$(MEASURED)/log_suite.txt
+	-COVERAGE_FILE=$(MEASURED)/plain PYTHONPATH=tests $(PY) -m pytest $(MEASURE) -p plain_kernels $(PLAIN) >$(MEASURED)/log_plain.txt
 	$(PY) benchmarks/line_coverage.py
 
 mutants: $(VENV)/.mutants
