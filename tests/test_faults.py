@@ -93,12 +93,14 @@ def child(code, *arguments):
     )
 
 
-def test_a_disk_that_is_full_leaves_every_kind_of_file(tmp_path):
+def test_a_disk_that_is_full_leaves_every_kind_of_file(tmp_path, record_property):
     """Writes fail for real: the process may not make files of more than 600 bytes."""
     with child(FULL, tmp_path, *FILES) as process:
         said = process.communicate(timeout=120)[0].splitlines()
     assert said == [*(f"{name} is named" for name in FILES), "as before"]
     assert sorted(os.listdir(tmp_path)) == sorted(FILES)
+    refused = {"writes": len(FILES), "refused, the old file as before": len(said) - 1}
+    record_property("trust", {"what": "files of all kinds on a full disk", **refused})
 
 
 def read_whole(path):
@@ -122,9 +124,9 @@ def read_whole(path):
 
 
 @pytest.mark.slow
-def test_a_process_killed_at_any_moment_leaves_a_whole_file(tmp_path):
+def test_a_process_killed_at_any_moment_leaves_a_whole_file(tmp_path, record_property):
     rng = np.random.default_rng(7)
-    aside = 0
+    aside = whole = 0
     with child(KILLED, tmp_path, *FILES) as process:
         try:
             assert process.stdout.readline() == "ready\n"
@@ -140,11 +142,14 @@ def test_a_process_killed_at_any_moment_leaves_a_whole_file(tmp_path):
                     old.rename(path)
                     aside += 1
                 read_whole(path)
+                whole += 1
                 for left in tmp_path.glob(".*"):
                     (shutil.rmtree if left.is_dir() else os.unlink)(left)
         finally:
             process.kill()
     assert aside <= 6
+    figures = {"killed": whole, "files whole and in place": whole - aside, "set aside": aside}
+    record_property("trust", {"what": "processes killed while they write", **figures})
 
 
 @pytest.fixture(scope="module")
@@ -155,21 +160,25 @@ def small_fit():
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".nc"])
-def test_a_file_cut_off_at_any_byte_is_refused(small_fit, suffix, tmp_path):
+def test_a_file_cut_off_at_any_byte_is_refused(small_fit, suffix, tmp_path, record_property):
     path = tmp_path / f"fit{suffix}"
     small_fit.save(path)
     whole = path.read_bytes()
     n = len(whole)
     rng = np.random.default_rng(3)
-    for cut in {0, 1, 2, *range(n - 10, n), *rng.integers(0, n, 40).tolist()}:
+    cuts = {0, 1, 2, *range(n - 10, n), *rng.integers(0, n, 40).tolist()}
+    for cut in cuts:
         path.write_bytes(whole[:cut])
         with pytest.raises(HmlmError, match=rf"fit{suffix}' is (damaged|no file of hmlm)"):
             hmlm.load_fit(path)
+    record_property("trust", {"what": "files cut off at a byte", "tried and refused": len(cuts)})
 
 
 @pytest.mark.filterwarnings("ignore:Object at:UserWarning")  # zarr, of a name with a changed letter
 @pytest.mark.parametrize(("suffix", "flips"), [(".zip", 40), (".nc", 12)])
-def test_a_changed_byte_is_noticed_or_changes_nothing(small_fit, suffix, flips, tmp_path):
+def test_a_changed_byte_is_noticed_or_changes_nothing(
+    small_fit, suffix, flips, tmp_path, record_property
+):
     """Where it is not noticed it lies in what no draw is read from, and all draws are the same."""
     path = tmp_path / f"fit{suffix}"
     small_fit.save(path)
@@ -190,6 +199,9 @@ def test_a_changed_byte_is_noticed_or_changes_nothing(small_fit, suffix, flips, 
             assert np.array_equal(values, small_fit.variable(name))
     assert reasons
     assert all(f"fit{suffix}'" in reason for reason in reasons)
+    n = len(reasons)
+    figures = {"bytes": flips, "noticed": n, "not noticed, all draws the same": flips - n}
+    record_property("trust", {"what": "single bytes changed", **figures})
 
 
 REFITS = """
@@ -223,10 +235,11 @@ print(before, memory())
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-def test_memory_does_not_grow_from_refit_to_refit():
+def test_memory_does_not_grow_from_refit_to_refit(record_property):
     """200 fits by REML, Laplace and both compiled samplers, each of a new model."""
+    rounds = 50
     run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", REFITS, "50"],
+        [sys.executable, "-W", "ignore", "-c", REFITS, str(rounds)],
         capture_output=True,
         text=True,
         check=True,
@@ -234,9 +247,11 @@ def test_memory_does_not_grow_from_refit_to_refit():
     )
     before, after = map(float, run.stdout.split())
     assert after - before < 10
+    figures = {"refits": 4 * rounds, "memory grew by (MB)": max(after - before, 0.0)}
+    record_property("trust", {"what": "refits in one process", **figures})
 
 
-def test_fits_in_threads_are_what_they_are_alone(sleepstudy):
+def test_fits_in_threads_are_what_they_are_alone(sleepstudy, record_property):
     """Three kinds of fit at the same time, each several times, give the same to the last bit."""
     cbpp = hmlm.load_dataset("cbpp")
     sleep_model = hmlm.Model("Reaction ~ Days + (Days | Subject)", sleepstudy)
@@ -259,6 +274,9 @@ def test_fits_in_threads_are_what_they_are_alone(sleepstudy):
         assert found.keys() == alone[kind].keys()
         for name, values in found.items():
             assert np.array_equal(values, alone[kind][name]), (kind, name)
+    n = sum(values.size for found in together for values in found.values())
+    figures = {"fits compared": len(together), "numbers, the same to the last bit": n}
+    record_property("trust", {"what": "fits in three threads at once", **figures})
 
 
 def blas_threads():

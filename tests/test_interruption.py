@@ -63,7 +63,7 @@ def interrupt(monkeypatch):
 
 
 @pytest.mark.parametrize("road", ROADS)
-def test_what_was_drawn_comes_back(road, interrupt, monkeypatch, capsys, tmp_path):
+def test_what_was_drawn_comes_back(road, interrupt, monkeypatch, capsys, tmp_path, record_property):
     model, method = model_of(road)
     whole = model.fit(method, random_seed=1, progressbar=False)
     interrupt(60, 75)
@@ -71,6 +71,9 @@ def test_what_was_drawn_comes_back(road, interrupt, monkeypatch, capsys, tmp_pat
     assert capsys.readouterr().out == ""
     for name in whole._parameters:
         assert np.array_equal(fit.variable(name), whole.variable(name)[:, :60])
+    n = sum(fit.variable(name).size for name in whole._parameters)
+    what = "NUTS, stopped, beside the whole run"
+    record_property("trust", {"what": what, "samplers": 1, "numbers, the same to the last bit": n})
     assert fit._stats["diverging"].shape == (2, 60)
     assert fit.status.problems[0] == (
         "Sampling was interrupted after 60 of 100 draws a chain: draw more with "
@@ -187,15 +190,19 @@ def stop_gibbs(monkeypatch, after):
     monkeypatch.setattr(gibbs, "iterate", iterate)
 
 
-def test_gibbs_returns_what_was_drawn(sleepstudy, monkeypatch, tmp_path):
+def test_gibbs_returns_what_was_drawn(sleepstudy, monkeypatch, tmp_path, record_property):
     model = hmlm.Model(FORMULA, sleepstudy)
     method = Gibbs(draws=100, tune=50, chains=2)
     whole = model.fit(method, random_seed=1, progressbar=False)
     stop_gibbs(monkeypatch, after=50 + 70)
     fit = model.fit(method, random_seed=1, progressbar=False)
     monkeypatch.undo()
-    for name in ("beta", "sigma", "b_Subject"):
+    names = ("beta", "sigma", "b_Subject")
+    for name in names:
         assert np.array_equal(fit.variable(name), whole.variable(name)[:, :70])
+    n = sum(fit.variable(name).size for name in names)
+    what = "Gibbs, stopped, beside the whole run"
+    record_property("trust", {"what": what, "samplers": 1, "numbers, the same to the last bit": n})
     assert "after 70 of 100 draws a chain" in fit.status.problems[0]
     assert fit.extend(draws=30, progressbar=False).variable("b_Subject").shape[1] == 100
     fit.save(tmp_path / "fit.nc")
@@ -238,13 +245,14 @@ for road in sys.argv[1:]:
     "roads",
     [["kernel", "rows", "gibbs", "tuning"], pytest.param(["pymc"], marks=pytest.mark.slow)],
 )
-def test_a_real_interrupt(roads):
+def test_a_real_interrupt(roads, record_property):
     """A signal from outside, as of Ctrl-C, to a process that samples."""
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, *roads], stdout=subprocess.PIPE, text=True, process_group=0
     )
     timer = threading.Timer(150, child.kill)
     timer.start()
+    draws = []
     try:
         for road in roads:
             assert child.stdout.readline() == "sampling\n"
@@ -256,6 +264,7 @@ def test_a_real_interrupt(roads):
             else:
                 problem, n = said.split("|")
                 assert int(n) >= 2
+                draws.append(int(n))
                 assert problem.startswith(f"Sampling was interrupted after {int(n):,} of ")
         assert child.wait() == 0
     finally:
@@ -263,3 +272,5 @@ def test_a_real_interrupt(roads):
         child.kill()
         child.stdout.close()
         child.wait()
+    kept = {"signals sent": len(roads), "fits returned": len(draws), "least draws kept": min(draws)}
+    record_property("trust", {"what": "Ctrl-C from outside after a second", **kept})
