@@ -68,7 +68,7 @@ trust: $(VENV)/.test
 MEASURED := $(CURDIR)/build/coverage
 MEASURE := -q --cov --cov-context=test --cov-report= --durations=0 --durations-min=0 -r p \
   -p no:cacheprovider -p no:unraisableexception -W ignore::ResourceWarning
-PLAIN := $(addprefix tests/test_,recorded_densities.py glmm_density.py kernel.py sampled.py)
+PLAIN := $(addprefix tests/test_,recorded_densities.py effect_draws.py glmm_density.py kernel.py sampled.py)
 
 coverage: $(VENV)/.mutants
 	rm -rf $(MEASURED) && mkdir -p $(MEASURED)

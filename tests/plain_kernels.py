@@ -5,6 +5,7 @@ PyTensor and others compile are compiled as ever. What samples needs machine cod
 """
 
 import ctypes
+import signal
 import struct
 
 import numba as nb
@@ -14,6 +15,7 @@ import pytest
 
 DOUBLES = ctypes.POINTER(ctypes.c_double)
 LOW = (1 << 64) - 1
+SECONDS = 60  # for one test
 njit, cfunc, intrinsic = nb.njit, nb.cfunc, numba.extending.intrinsic
 
 
@@ -71,6 +73,18 @@ def pytest_load_initial_conftests():
     nb.njit, nb.cfunc, numba.extending.intrinsic = _plain_njit, _plain_cfunc, _plain_intrinsic
 
 
-def pytest_runtest_setup():
-    """Divide by zero without a word, as compiled code does."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Divide by zero without a word, as compiled code does, and end a test that takes too long."""
     np.seterr(all="ignore")
+    signal.signal(signal.SIGALRM, _stop)
+    signal.alarm(SECONDS)
+
+
+def pytest_runtest_teardown(item):
+    """Take back the alarm."""
+    signal.alarm(0)
+
+
+def _stop(number, frame):
+    raise TimeoutError(f"more than {SECONDS} seconds as plain Python")

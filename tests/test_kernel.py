@@ -178,11 +178,11 @@ def test_the_density_is_that_of_the_pymc_model(structure, datasets):
     assert np.ptp(differences) < 1e-6 * abs(posterior.log_density(posterior.start)[0])
 
 
-def conditional_effects(design, parameters):
-    """Means of p(b | y, theta) by factor, and its log density at the means, all dense."""
+def conditional_moments(design, parameters):
+    """Mean and covariance of p(b | y, theta), factors one after another, all dense."""
     V = outcome_covariance(design, parameters)
     r = design.response - design.X @ parameters["beta"]
-    pieces, sizes = [], []
+    pieces = []
     for block in design.blocks:
         J, q = len(block.levels), len(block.columns)
         Z = np.zeros((len(r), J, q))
@@ -190,7 +190,6 @@ def conditional_effects(design, parameters):
         sd = parameters[f"sd_{block.group}"]
         D = np.outer(sd, sd) * parameters.get(f"cor_{block.group}", np.eye(q))
         pieces.append((Z.reshape(len(r), -1), np.kron(np.eye(J), D)))
-        sizes.append((block.group, J, q))
     Z = np.column_stack([z for z, _ in pieces])
     total = sum(d.shape[0] for _, d in pieces)
     D, at = np.zeros((total, total)), 0
@@ -198,13 +197,19 @@ def conditional_effects(design, parameters):
         D[at : at + len(d), at : at + len(d)] = d
         at += len(d)
     gain = D @ Z.T @ np.linalg.inv(V)
-    mean, covariance = gain @ r, D - gain @ Z @ D
+    return gain @ r, D - gain @ Z @ D
+
+
+def conditional_effects(design, parameters):
+    """Means of p(b | y, theta) by factor, and its log density at the means."""
+    mean, covariance = conditional_moments(design, parameters)
     means, at = {}, 0
-    for group, J, q in sizes:
-        means[group] = mean[at : at + J * q].reshape(J, q)
-        at += J * q
+    for block in design.blocks:
+        shape = len(block.levels), len(block.columns)
+        means[block.group] = mean[at : at + np.prod(shape)].reshape(shape)
+        at += np.prod(shape)
     log_det = np.linalg.slogdet(covariance)[1]
-    return means, -0.5 * (total * np.log(2 * np.pi) + log_det)
+    return means, -0.5 * (len(mean) * np.log(2 * np.pi) + log_det)
 
 
 def pymc_point(model, design, parameters, means):

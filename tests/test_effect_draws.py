@@ -1,0 +1,45 @@
+"""Draws of group effects given the parameters: exact, with unit vectors for random numbers."""
+
+import numpy as np
+import pytest
+from random_models import make_table
+from support import make
+from test_kernel import conditional_moments, make_posterior
+
+from hmlm.likelihoods.effect_draws import draw_effects
+from hmlm.likelihoods.gaussian import gaussian_sums
+
+
+class UnitVectors:
+    """Random numbers of nought for the first draw, and of one for one of them in each other."""
+
+    def standard_normal(self, shape):
+        return np.eye(*shape, k=-1)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "real ~ x + (1 | g)",
+        "real ~ 1 + (0 + x | g)",
+        "real ~ x + (x | g)",
+        "real ~ x + (x || g)",
+        "real ~ x + v + (x + v | g)",
+        "real ~ 1 + (1 | g/c)",
+        "real ~ x + (x | g/c)",
+        "real ~ x + (1 | g) + (1 | h)",
+        "real ~ x + (x + v | g) + (1 | h)",
+    ],
+)
+def test_draws_have_the_conditional_mean_and_covariance(formula):
+    """A draw is the mean plus a factor of the covariance times the random numbers."""
+    design = make(formula, make_table(seed=4, groups=4, size=7, spread=0.5))
+    posterior = make_posterior(design)
+    parameters = posterior.parameters(posterior.start + 0.1)
+    mean, covariance = conditional_moments(design, parameters)
+    repeated = {k: np.repeat(np.asarray(v)[None], len(mean) + 1, 0) for k, v in parameters.items()}
+    drawn = draw_effects(design, gaussian_sums(design), repeated, UnitVectors())
+    b = np.column_stack([drawn[f"b_{g.group}"].reshape(len(mean) + 1, -1) for g in design.blocks])
+    np.testing.assert_allclose(b[0], mean, rtol=1e-8, atol=1e-10)
+    factor = b[1:] - b[0]
+    np.testing.assert_allclose(factor.T @ factor, covariance, rtol=1e-8, atol=1e-10)
