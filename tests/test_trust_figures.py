@@ -17,6 +17,7 @@ def report(name, *figures, file=OFFLINE, line=1, when="call", outcome="passed"):
         when=when,
         passed=outcome == "passed",
         skipped=outcome == "skipped",
+        failed=outcome == "failed",
         user_properties=[["trust", figure] for figure in figures] + [["other", 1]],
     )
 
@@ -101,10 +102,20 @@ def test_a_file_that_ran_again_takes_the_place_of_its_former_figures(finish):
     assert finish(report("test_a", old))[1] == first != page
 
 
-def test_nothing_is_written_where_a_test_failed(finish):
-    assert finish(report("test_a", {"what": "w", "n": 1}), exitstatus=1) == (None, None)
-    former = finish(report("test_a", {"what": "w", "n": 1}))
-    assert finish(report("test_a", {"what": "w", "n": 2}), exitstatus=1) == former
+def test_a_file_with_a_failed_test_keeps_its_former_figures(finish):
+    old, new = {"what": "w", "n": 1}, {"what": "w", "n": 2}
+    failed = report("test_b", new, outcome="failed")
+    assert finish(report("test_a", new), failed, exitstatus=1)[0] == {}
+    finish(report("test_a", old), report("test_d", old, file=FRAMES))
+    record, _ = finish(
+        report("test_a", new), failed, report("test_d", new, file=FRAMES), exitstatus=1
+    )
+    assert record[OFFLINE]["figures"] == {"test_a": [old]}
+    assert record[FRAMES]["figures"] == {"test_d": [new]}
+
+
+def test_nothing_is_written_where_tests_were_not_run_to_the_end(finish):
+    assert finish(report("test_a", {"what": "w", "n": 1}), exitstatus=2) == (None, None)
 
 
 def test_make_runs_every_file_of_the_parts(request):

@@ -1,8 +1,8 @@
 """A pytest plugin (``-p trust_figures``) that writes what the tests measured into docs/trust.
 
 A test records figures with ``record_property("trust", {"what": "tables drawn", "tables": 150})``.
-When all tests have passed, those of each file take the place of its former ones in figures.json,
-and figures.md is made from it.
+Those of a file whose tests have all passed take the place of its former ones in figures.json, and
+figures.md is made from it.
 """
 
 import json
@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
 LARGEST, LEAST = ("largest", "slowest"), ("least", "smallest")
 SETTINGS = {"test_hostile_frames.py": "HMLM_FUZZ", "test_random_densities.py": "HMLM_AGREE"}
@@ -208,10 +209,13 @@ class Figures:
     def __init__(self, folder):
         self.folder = folder
         self.tests = {}
+        self.failed = set()
 
     def pytest_runtest_logreport(self, report):
         """Keep the figures of a test that was called and passed, or that it was skipped."""
         path, line, name = report.location
+        if report.failed:
+            self.failed.add(os.path.basename(path))
         if report.skipped or (report.when == "call" and report.passed):
             figures = [dict(value) for key, value in report.user_properties if key == "trust"]
             tests = self.tests.setdefault(os.path.basename(path), {})
@@ -220,7 +224,7 @@ class Figures:
     def merged(self, files):
         """Return former files with those of this session in their places."""
         known = {name for part in PARTS for name in part.files}
-        for file in known & set(self.tests):
+        for file in (known & set(self.tests)) - self.failed:
             tests, setting, recorded = self.tests[file], SETTINGS.get(file, ""), {}
             for name in sorted(tests, key=lambda name: (tests[name][0], natural(name))):
                 recorded.setdefault(name.split("[")[0], []).extend(tests[name][2])
@@ -234,10 +238,10 @@ class Figures:
         return dict(sorted(files.items()))
 
     def pytest_sessionfinish(self, session, exitstatus):
-        """Write the figures where all tests passed."""
+        """Write the figures of the files whose tests have all been run and have passed."""
         tell = session.config.get_terminal_writer().line
-        if exitstatus:
-            tell("\nThe figures of the tests are left as they were: not all tests passed.")
+        if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            tell("\nThe figures stay as they were: the tests were not run to the end.")
             return
         record = self.folder / "figures.json"
         old = json.loads(record.read_text("utf-8")) if record.exists() else {}
@@ -246,6 +250,10 @@ class Figures:
         record.write_text(text + "\n", "utf-8")
         (self.folder / "figures.md").write_text(make_page(files), "utf-8")
         tell(f"\nWrote {record} and figures.md.")
+        if self.failed:
+            tell(
+                f"Tests failed, and figures stay as they were, in {', '.join(sorted(self.failed))}."
+            )
 
 
 def pytest_configure(config):
