@@ -6,8 +6,11 @@ from random_models import make_table
 from support import make
 from test_kernel import conditional_moments, make_posterior
 
+from hmlm.default_priors import resolve_priors
 from hmlm.likelihoods.effect_draws import draw_effects
 from hmlm.likelihoods.gaussian import gaussian_sums
+from hmlm.likelihoods.optimum import best_point
+from hmlm.likelihoods.posterior import pack
 
 
 class UnitVectors:
@@ -43,3 +46,31 @@ def test_draws_have_the_conditional_mean_and_covariance(formula):
     np.testing.assert_allclose(b[0], mean, rtol=1e-8, atol=1e-10)
     factor = b[1:] - b[0]
     np.testing.assert_allclose(factor.T @ factor, covariance, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "formula", ["real ~ x + (1 | g) + (1 | h)", "real ~ x + (1 | g) + (x | h)"]
+)
+def test_draws_given_the_sampled_effects_of_another_factor(formula):
+    """With crossed factors one is drawn given the others: condition the joint normal on these."""
+    design = make(formula, make_table(seed=5, groups=6, size=6, spread=0.5))
+    sums = gaussian_sums(design, 0)
+    point, theta, _ = best_point(sums, reml=True)
+    posterior = pack(design, sums, resolve_priors(design), theta, point)
+    x = posterior.start + 0.2 * np.random.default_rng(1).normal(size=posterior.dim)
+    parameters = posterior.parameters(x)
+    mean, covariance = conditional_moments(design, parameters)
+    sizes = [len(block.levels) * len(block.columns) for block in design.blocks]
+    own = np.repeat([block.group == sums.fine.group for block in design.blocks], sizes)
+    fine, rest = np.flatnonzero(own), np.flatnonzero(~own)
+    given = np.concatenate(
+        [parameters[f"b_{g.group}"].ravel() for g in design.blocks if g.group != sums.fine.group]
+    )
+    gain = covariance[np.ix_(fine, rest)] @ np.linalg.inv(covariance[np.ix_(rest, rest)])
+    mean = mean[fine] + gain @ (given - mean[rest])
+    covariance = covariance[np.ix_(fine, fine)] - gain @ covariance[np.ix_(rest, fine)]
+    repeated = {k: np.repeat(np.asarray(v)[None], len(fine) + 1, 0) for k, v in parameters.items()}
+    drawn = draw_effects(design, sums, repeated, UnitVectors())[f"b_{sums.fine.group}"]
+    b = drawn.reshape(len(fine) + 1, -1)
+    np.testing.assert_allclose(b[0], mean, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose((b[1:] - b[0]).T @ (b[1:] - b[0]), covariance, rtol=1e-7, atol=1e-9)
