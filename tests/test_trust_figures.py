@@ -90,6 +90,7 @@ def test_figures_are_those_of_passed_calls_in_the_order_of_the_file(finish, monk
     assert page.index("# Hostile input") < page.index("# Network")
     assert "    HMLM_FUZZ=20 pytest tests/test_hostile_frames.py" in page
     assert "    pytest tests/test_offline.py\n\n3 tests passed, 1 skipped.\n\n" in page
+    assert "\n\n1 tests passed (not run for this page: test_hostile_formulas.py, " in page
     assert page.endswith("| w1 | 1 |\n| w9 | 9 |\n| w10 | 10 |\n")
 
 
