@@ -202,8 +202,8 @@ How often do {prob:.0%} intervals hold the true value? The true values below are
 {n:,} data sets of a study; group effects and residuals are drawn anew for each. That is what
 intervals of REML and of the profile likelihood promise. It is not what a posterior promises, whose
 intervals hold {prob:.0%} of true values drawn from the prior (see
-[simulation-based calibration](calibration.md)); where the prior is wide beside the likelihood they
-come near it all the same.
+[simulation-based calibration](#simulation-based-calibration)); where the prior is wide beside the
+likelihood they come near it all the same.
 
     make sbc        # {command}
 

@@ -43,7 +43,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-exclude_patterns = ["_build", "_templates"]
+exclude_patterns = ["_build", "_templates", "trust/[!i]*.md"]  # trust/index.md includes the rest
 templates_path = ["_templates"]
 root_doc = "index"
 language = "en"
