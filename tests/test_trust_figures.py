@@ -88,8 +88,8 @@ def test_figures_are_those_of_passed_calls_in_the_order_of_the_file(finish, monk
     assert (record[OFFLINE]["passed"], record[OFFLINE]["skipped"]) == (3, 1)
     assert record[OFFLINE]["figures"] == {"test_a": [figures[1]], "test_b": figures[9:11]}
     assert page.index("# Hostile input") < page.index("# Network")
-    assert "    HMLM_FUZZ=20 pytest tests/test_hostile_frames.py" in page
-    assert "    pytest tests/test_offline.py\n\n3 tests passed, 1 skipped.\n\n" in page
+    assert "```sh\nHMLM_FUZZ=20 pytest tests/test_hostile_frames.py" in page
+    assert "```sh\npytest tests/test_offline.py\n```\n\n3 tests passed, 1 skipped.\n\n" in page
     assert "\n\n1 tests passed (not run for this page: test_hostile_formulas.py, " in page
     assert page.endswith("| w1 | 1 |\n| w9 | 9 |\n| w10 | 10 |\n")
 

@@ -189,7 +189,7 @@ def make_part(part, files):
     return [
         f"# {part.title}",
         part.text.strip("\n"),
-        f"    {settings}pytest {' '.join(f'tests/{name}' for name in part.files)}",
+        f"```sh\n{settings}pytest {' '.join(f'tests/{name}' for name in part.files)}\n```",
         f"{passed}, {skipped} skipped." if skipped else f"{passed}.",
         *make_tables([row for file in there for rows in file["figures"].values() for row in rows]),
     ]
