@@ -197,7 +197,7 @@ def models(draw, names=tuple(FAMILIES)):
 
 
 def draw_case(key, names=tuple(FAMILIES)):
-    """Draw one case by Hypothesis; the same key gives the same one.
+    """Draw one case by Hypothesis, seeded by a key.
 
     The first that Hypothesis draws is always the simplest, and what comes next always begins with
     another value: a number that is not used.
@@ -242,6 +242,7 @@ class KernelDensity:
             assert rows_cover(design, priors) == ""
             made = make_rows(design)
             self.posterior = pack_rows(design, made, priors, preliminary(design, made, priors))
+        self._signed = self._sd_coordinates()
 
     def values(self, x):
         """Return the parameters at many coordinates at once, and the effects if they are any."""
@@ -257,7 +258,20 @@ class KernelDensity:
         return _flat([v for v in self.design.variables if v.name in found], found, len(x))
 
     def jacobian(self, x):
-        return jacobian(self.natural, x)
+        """Return d natural / d x; no step takes an sd through zero, where its size has a kink."""
+        return jacobian(self.natural, x, np.min(abs(x[self._signed]) / 3, initial=1e-3))
+
+    def _sd_coordinates(self):
+        """Return the coordinates of the sds that have a sign."""
+        found, at = [], len(self.posterior.beta0)
+        for k, block in enumerate(self.posterior.blocks):
+            if self.integrated:
+                scales, first = self.posterior.scales[k], at
+                at += len(scales) + sum(s * (s - 1) // 2 for s in block.parts)
+            else:
+                scales, first = block.scales, block.first_sd
+            found += [first + j for j, scale in enumerate(scales) if scale.turn]
+        return np.array(found, dtype=int)
 
 
 def _flat(variables, found, n):

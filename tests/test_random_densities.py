@@ -16,7 +16,7 @@ MANY = int(os.environ.get("HMLM_AGREE", "0"))
 SEED = os.environ.get("HMLM_AGREE_SEED", "1")
 PARTS = min(max(MANY, 1), 20)
 # Differences of log densities and slopes; of the gradient and the slopes of its own density.
-BOUNDS = {"density": 1e-7, "slope": 1e-5, "own": 1e-4}
+BOUNDS = {"density": 1e-9, "slope": 1e-5, "own": 1e-4}
 
 
 def disagreements(case):
