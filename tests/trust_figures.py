@@ -63,9 +63,9 @@ The compiled log density and its slopes beside those that PyMC has, on random mo
         """
 Three models are calibrated whenever the tests run, as twelve are by `make sbc` (further down), and
 bugs are planted around the sampler or in the simulator. A bug is caught where ranks leave their
-simultaneous 99% band; the twin without a bug has the same true values, and passes. A hundred
-simulations find bugs as coarse as these. They do not reliably tell an LKJ prior with eta 1 from one
-with eta 2.""",
+simultaneous 99% band; the twin without a bug has the same true values, and passes. A p is that of
+a chi-square test of uniform ranks, the smallest of the quantities. A hundred simulations find bugs
+as coarse as these. They do not reliably tell an LKJ prior with eta 1 from one with eta 2.""",
     ),
     Part(
         "Hostile input",
