@@ -144,6 +144,40 @@ def test_the_ends_are_where_the_likelihood_ratio_is_by_brute_force():
             assert above == pytest.approx(quantile, abs=1e-4)
 
 
+def lowest_deviance(fit, entry, value):
+    """Return the lowest dense deviance with one of (sd, sd, sigma) held, from many starts."""
+    design = fit.design
+    (block,) = design.blocks
+    X, y, sigma = design.X, design.response, float(fit.estimates["sigma"])
+    same = block.index[:, None] == block.index[None, :]
+
+    def deviance(free):
+        a, b, s, z = np.insert(free, entry, value)
+        D = np.array([[a * a, a * b * np.tanh(z)], [a * b * np.tanh(z), b * b]])
+        L = np.linalg.cholesky(same * (block.Z @ D @ block.Z.T) + s * s * np.eye(len(y)))
+        white_X, white_y = np.linalg.solve(L, X), np.linalg.solve(L, y)
+        rest = np.linalg.lstsq(white_X, white_y)[1][0]
+        return 2 * np.log(np.diagonal(L)).sum() + rest + len(y) * np.log(2 * np.pi)
+
+    starts = [(a, b, sigma, z) for a in (0.05, 0.6) for b in (0.05, 0.6) for z in (-2.0, 0.0, 2.0)]
+    found = (optimize.minimize(deviance, np.delete(s, entry), method="L-BFGS-B") for s in starts)
+    return min(f.fun for f in found)
+
+
+@pytest.mark.parametrize("seed", [0, 8, 14])  # both sds zero; a correlation of one; again both zero
+def test_ends_from_an_estimate_on_the_boundary(seed):
+    """Where the slope of the other parameters at the estimate leads nowhere."""
+    frame, _ = simulate(seed, groups=8, size=4, sd=(0.5, 0.35), sigma=1.0)
+    fit = ML().run(make("y ~ x + (x | g)", frame))
+    assert min(fit.estimates["sd_g"]) < 1e-6 or abs(fit.estimates["cor_g"][0, 1]) > 0.999
+    table = profile_intervals(fit, 0.9, ["sd_g[Intercept]", "sd_g[x]", "sigma"])
+    wanted = fit.criterion + stats.chi2.ppf(0.9, 1)
+    for entry, row in enumerate(table.itertuples()):
+        assert lowest_deviance(fit, entry, row.upper) == pytest.approx(wanted, abs=1e-3)
+        if row.lower > 0:
+            assert lowest_deviance(fit, entry, row.lower) == pytest.approx(wanted, abs=1e-3)
+
+
 def test_a_correlation_that_the_data_contradict_has_another_minimum(radon):
     # At a correlation of -0.66 the deviance has two minima, one without varying intercepts.
     fit = ML().run(make("log_radon ~ floor + log_uranium + (floor | county)", radon))

@@ -176,18 +176,20 @@ class ProfileCurve:
             plain = phi.copy()
             plain[roots] **= 2
             try:
-                with np.errstate(over="ignore", invalid="ignore"):
+                with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                     deviance, gradient = self.scale.deviance(plain, held)
-            except (OverflowError, np.linalg.LinAlgError):
+            except (ArithmeticError, np.linalg.LinAlgError):
                 deviance = np.nan
             if not (np.isfinite(deviance) and np.isfinite(gradient).all()):
                 # A line search may step to where floating point ends: a steep wall sends it back.
                 far = float(np.linalg.norm(z))
-                return WALL * (1 + far), WALL * z / far
+                return WALL * (1 + far), WALL * z / max(far, 1e-300)
             gradient[roots] *= 2 * phi[roots]
             return deviance, self.half.T @ gradient[self.free]
 
-        origin = self._start(value)
+        # At an estimate on the boundary the slope of the others may lead anywhere.
+        at_start = np.zeros(len(self.free))
+        origin = min(self._starts(value), key=lambda others: objective(at_start, others)[0])
         minimum = self._descend(objective, origin)
         at_roots = np.flatnonzero(np.isin(self.free, roots))
         if (minimum.others[at_roots] ** 2 < NEAR_ZERO * self.scale.large[roots]).any():
@@ -210,8 +212,8 @@ class ProfileCurve:
         )
         return Minimum(others=origin + self.half @ np.asarray(result.x), deviance=float(result.fun))
 
-    def _start(self, value: float) -> np.ndarray:
-        """Guess the others from the two values nearest to this one.
+    def _starts(self, value: float) -> tuple[np.ndarray, np.ndarray]:
+        """Guess the others from the two values nearest to this one, and from the nearest alone.
 
         Away from sds of zero and correlations of one, where the deviance is level whether or not
         that is its minimum.
@@ -223,6 +225,9 @@ class ProfileCurve:
         else:
             b = self.seen[known[1]].others
             guess = a + (b - a) * ((value - known[0]) / (known[1] - known[0]))
+        return self._inside(guess), self._inside(a.copy())
+
+    def _inside(self, guess: np.ndarray) -> np.ndarray:
         for at, place in enumerate(self.free):
             power = 2 if place in self.target.roots else 1
             least = NEAR_ZERO * self.scale.large[place]
