@@ -250,7 +250,7 @@ def test_a_real_interrupt(roads, record_property):
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, *roads], stdout=subprocess.PIPE, text=True, process_group=0
     )
-    timer = threading.Timer(150, child.kill)
+    timer = threading.Timer(600, child.kill)
     timer.start()
     draws = []
     try:

@@ -181,16 +181,15 @@ def make_part(part, files):
     """Return the text of a part, from what was recorded of each file."""
     there = [files[name] for name in part.files if name in files]
     settings = "".join(f"{k}={v} " for file in there for k, v in file["settings"].items())
-    skipped = sum(file["skipped"] for file in there)
-    passed = f"{sum(file['passed'] for file in there):,} tests passed"
-    missing = [name for name in part.files if name not in files]
-    if missing:
-        passed += f" (not run for this page: {', '.join(missing)})"
+    n, skipped = (sum(file[name] for file in there) for name in ("passed", "skipped"))
+    missing = ", ".join(name for name in part.files if name not in files)
+    run = f"{n:,} tests passed" + (f", {skipped} skipped" if skipped else "")
+    run += f" (not run for this page: {missing})" if missing else ""
     return [
         f"# {part.title}",
         part.text.strip("\n"),
         f"```sh\n{settings}pytest {' '.join(f'tests/{name}' for name in part.files)}\n```",
-        f"{passed}, {skipped} skipped." if skipped else f"{passed}.",
+        f"{run if there else 'Not run for this page'}.",
         *make_tables([row for file in there for rows in file["figures"].values() for row in rows]),
     ]
 
