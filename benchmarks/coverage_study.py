@@ -94,6 +94,11 @@ def _profile(design: Design, seed: int) -> pd.DataFrame:
     return hmlm.ML().run(design).confint("profile", prob=PROB)
 
 
+def _profile_t(design: Design, seed: int) -> pd.DataFrame:
+    fit = hmlm.REML(df="satterthwaite").run(design)
+    return fit.confint("profile-t", prob=PROB, parameters=fit.design.terms)
+
+
 def _sampled(design: Design, seed: int) -> pd.DataFrame:
     method = hmlm.NUTS(draws=500, tune=500, chains=1, cores=1, engine="kernel")
     return method.run(design, random_seed=seed, progressbar=False).tidy(PROB, groups=False)
@@ -105,7 +110,10 @@ METHODS: Mapping[str, Callable[[Design, int], pd.DataFrame]] = {
     "REML, Satterthwaite": _wald("satterthwaite"),
     "REML, Kenward-Roger": _wald("kenward-roger"),
     "profile": _profile,
+    "profile-t": _profile_t,
 }
+# Where groups are few the others promise more than they keep, and the page says how much.
+HELD = ("NUTS", "REML, Satterthwaite", "REML, Kenward-Roger", "profile-t")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -224,7 +232,8 @@ or minus {error:.1f}.
   freedom (the rule of nlme: those of the level within which a predictor varies).
 - `REML, Satterthwaite` and `REML, Kenward-Roger`: `hmlm.REML(df="satterthwaite")` and
   `hmlm.REML(df="kenward-roger")`; sds have no Wald intervals, and their cells are blank.
-- `profile`: `fit.confint("profile")`, the likelihood of ML. A correlation has no interval where an
+- `profile`: `fit.confint("profile")`, the likelihood of ML; `profile-t`:
+  `fit.confint("profile-t")` of a fit with Satterthwaite's degrees of freedom. A correlation has no interval where an
   sd is estimated as zero; its coverage is that of the others.
 
 {failed} Seed {seed}.
@@ -246,21 +255,30 @@ def page_of(
 
 
 def verdict(found: pd.DataFrame) -> tuple[str, bool]:
-    """Say between which values coefficients are covered, by method, and whether all are near."""
+    """Say between which values coefficients are covered, and whether those of `HELD` are near."""
     fixed = found[found["component"] == COEFFICIENTS]
     parts = []
     for method in METHODS:
         own = fixed.loc[fixed["method"] == method, "coverage"]
         parts.append(f"{method} {100 * own.min():.1f} to {100 * own.max():.1f}%")
-    outside = fixed[~fixed["coverage"].between(LEAST, MOST)]
+    far = fixed[~fixed["coverage"].between(LEAST, MOST)]
+    broken = far["method"].isin(HELD)
     text = f"Coefficients are covered in: {'; '.join(parts)}."
-    if len(outside):
-        names = [
-            f"`{at.parameter}` by {at.method} in {at.plan} ({100 * at.coverage:.1f}%)"
-            for at in outside.itertuples()
-        ]
-        text += f" Outside of {LEAST:.0%} to {MOST:.0%}: {'; '.join(names)}."
-    return text, not len(outside)
+    for rows, words in ((far[broken], "Not as it should be"), (far[~broken], EXPECTED)):
+        if len(rows):
+            text += f" {words}: {'; '.join(_outside(at) for at in rows.itertuples())}."
+    return text, not broken.any()
+
+
+EXPECTED = (
+    f"Outside of {LEAST:.0%} to {MOST:.0%}, as is to be expected with ten groups (nlme's rule gives "
+    "an intercept the degrees of freedom of rows, not of groups; the normal quantile of a profile "
+    "knows none)"
+)
+
+
+def _outside(at: Any) -> str:
+    return f"`{at.parameter}` by {at.method} in {at.plan} ({100 * at.coverage:.1f}%)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

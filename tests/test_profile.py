@@ -329,6 +329,21 @@ def test_true_values_lie_inside_as_often_as_they_should():
     assert (inside / 40 > 0.75).all()
 
 
+def test_profile_t_judges_coefficients_by_the_t_distribution(sleepstudy):
+    fit = REML(df="satterthwaite").run(make("Reaction ~ Days + (Days | Subject)", sleepstudy))
+    table = fit.confint("profile-t").set_index("term")
+    df = dict(zip(fit.design.terms, fit.df, strict=True))
+    for name in ("Intercept", "Days"):
+        prob = 2 * stats.norm.cdf(stats.t.ppf(0.975, df[name])) - 1
+        plain = fit.confint("profile", prob, parameters=name).iloc[0]
+        row = table.query("component == 'population'").loc[name]
+        assert (row["lower"], row["upper"]) == pytest.approx((plain["lower"], plain["upper"]))
+    sds = fit.confint("profile").query("component != 'population'")
+    others = table.query("component != 'population'")
+    np.testing.assert_allclose(others[["lower", "upper"]], sds[["lower", "upper"]], rtol=1e-9)
+    assert set(table["interval"]) == {"profile-t"}
+
+
 def test_wald_intervals_are_those_of_the_tidy_table(sleepstudy_reml, sleepstudy_pooled):
     for fit in (sleepstudy_reml, sleepstudy_pooled):
         table = fit.confint(prob=0.9)
@@ -353,7 +368,7 @@ def test_names_of_parameters(sleepstudy_reml):
 def test_what_has_no_profile_is_refused(sleepstudy_pooled, sleepstudy_reml):
     with pytest.raises(HmlmError, match="pools nothing partially"):
         sleepstudy_pooled.confint("profile")
-    with pytest.raises(HmlmError, match="'wald', 'profile' or 'bootstrap', not 'boot'"):
+    with pytest.raises(HmlmError, match="'profile-t' or 'bootstrap', not 'boot'"):
         sleepstudy_reml.confint("boot")
     for prob in (0, 1, 95):
         with pytest.raises(HmlmError, match="between 0 and 1"):

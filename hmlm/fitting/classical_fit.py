@@ -276,7 +276,7 @@ class ClassicalFit(FitMethods):
 
     def confint(
         self,
-        method: Literal["wald", "profile", "bootstrap"] = "wald",
+        method: Literal["wald", "profile", "profile-t", "bootstrap"] = "wald",
         prob: float = 0.95,
         *,
         parameters: str | Sequence[str] | None = None,
@@ -289,10 +289,11 @@ class ClassicalFit(FitMethods):
 
         Parameters
         ----------
-        method : {"wald", "profile", "bootstrap"}
+        method : {"wald", "profile", "profile-t", "bootstrap"}
             Estimate and standard error, by the t distribution where the fit has degrees of freedom
             (blank for sds and correlations, which have no honest standard error); profile
-            likelihood, always that of ML, as in R; or the percentiles of a parametric bootstrap.
+            likelihood, always that of ML, as in R; the same with these t quantiles, for few groups;
+            or the percentiles of a parametric bootstrap.
         prob : float
             Probability of the intervals.
         parameters : str or sequence of str, optional
@@ -326,14 +327,14 @@ class ClassicalFit(FitMethods):
 
         if not 0 < prob < 1:
             raise HmlmError(f"prob must lie between 0 and 1, not {prob}.")
-        if method == "profile":
-            return profile_intervals(self, prob, parameters)
+        if method in ("profile", "profile-t"):
+            return profile_intervals(self, prob, parameters, t=method == "profile-t")
         if method == "bootstrap":
             return bootstrap_intervals(
                 self, prob, parameters, n, random_seed, progressbar, executor
             )
         if method != "wald":
-            raise HmlmError(f"method is 'wald', 'profile' or 'bootstrap', not {method!r}.")
+            raise HmlmError(f"method is 'wald', 'profile', 'profile-t' or 'bootstrap', not {method!r}.")
         chosen = chosen_parameters(self.design, parameters)
         said = {p.variable: self.describe(p.variable, prob) for p in chosen}
         bounds = [
