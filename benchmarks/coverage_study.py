@@ -271,9 +271,9 @@ def verdict(found: pd.DataFrame) -> tuple[str, bool]:
 
 
 EXPECTED = (
-    f"Outside of {LEAST:.0%} to {MOST:.0%}, as is to be expected with ten groups (nlme's rule gives "
-    "an intercept the degrees of freedom of rows, not of groups; the normal quantile of a profile "
-    "knows none)"
+    f"Outside of {LEAST:.0%} to {MOST:.0%}, as is to be expected with ten groups (the rule of nlme "
+    "gives an intercept the degrees of freedom of rows, not of groups; the normal quantile of a "
+    "profile knows none)"
 )
 
 
