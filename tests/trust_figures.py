@@ -71,11 +71,11 @@ as coarse as these. They do not reliably tell an LKJ prior with eta 1 from one w
         "Hostile input",
         ("test_hostile_frames.py", "test_hostile_formulas.py", "test_hostile_labels.py"),
         """
-- **Tables** of 33 kinds of column (nullable, categorical, dates, decimals, lists, 1e308, denormals,
+- **Tables** of hostile columns (nullable, categorical, dates, decimals, lists, 1e308, denormals,
   unicode, HTML; duplicate names, MultiIndex, empty; pandas, polars, Arrow, dicts) are drawn against
-  16 models. Each ends in a fit or in hmlm's own error. Such tables found five faults, which are
-  mended: squares and offsets that overflow, signalling decimals, half surrogate pairs, malformed
-  dicts.
+  models of many families. Each ends in a fit or in hmlm's own error. Such tables found five faults,
+  which are mended: squares and offsets that overflow, signalling decimals, half surrogate pairs,
+  malformed dicts.
 - **Formulas** with imports, `eval`, lambda, attribute access, SQL, lookalike letters and null bytes
   in four places, long or deep ones (to a million characters, 500,000 parentheses) and drawn ones
   are fitted or refused within 10 seconds, with no program started and no file written.
