@@ -69,7 +69,7 @@ MEASURED := $(CURDIR)/build/coverage
 MEASURE := -q --cov --cov-context=test --cov-report= --durations=0 --durations-min=0 -r p \
   -p no:cacheprovider -p no:unraisableexception -W ignore::ResourceWarning \
   --deselect tests/test_faults.py::test_a_disk_that_is_full_leaves_every_kind_of_file # coverage writes too
-PLAIN := $(addprefix tests/test_,recorded_densities.py effect_draws.py glmm_density.py kernel.py sampled.py)
+PLAIN := $(addprefix tests/test_,recorded_densities.py effect_draws.py special_kernels.py glmm_density.py kernel.py sampled.py)
 
 coverage: $(VENV)/.mutants
 	rm -rf $(MEASURED) && mkdir -p $(MEASURED)

@@ -233,8 +233,8 @@ or minus {error:.1f}.
 - `REML, Satterthwaite` and `REML, Kenward-Roger`: `hmlm.REML(df="satterthwaite")` and
   `hmlm.REML(df="kenward-roger")`; sds have no Wald intervals, and their cells are blank.
 - `profile`: `fit.confint("profile")`, the likelihood of ML; `profile-t`:
-  `fit.confint("profile-t")` of a fit with Satterthwaite's degrees of freedom. A correlation has no interval where an
-  sd is estimated as zero; its coverage is that of the others.
+  `fit.confint("profile-t")` of a fit with Satterthwaite's degrees of freedom. A correlation has no
+  interval where an sd is estimated as zero; its coverage is that of the others.
 
 {failed} Seed {seed}.
 """
