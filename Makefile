@@ -82,7 +82,7 @@ mutants: $(VENV)/.mutants
 	$(PY) benchmarks/mutants.py
 
 audit: $(VENV)/.audit
-	$(PY) -m pip_audit --requirement constraints.txt --no-deps --disable-pip
+	$(PY) -m pip_audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 format: $(VENV)/.test
 	$(PY) -m ruff check --fix .
