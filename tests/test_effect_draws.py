@@ -49,7 +49,13 @@ def test_draws_have_the_conditional_mean_and_covariance(formula):
 
 
 @pytest.mark.parametrize(
-    "formula", ["real ~ x + (1 | g) + (1 | h)", "real ~ x + (1 | g) + (x | h)"]
+    "formula",
+    [
+        "real ~ x + (1 | g) + (1 | h)",
+        "real ~ x + (1 | g) + (x | h)",
+        "real ~ x + (x | g) + (1 | h) + (1 | c)",
+        "real ~ x + (1 | g) + (x | h) + (x | c)",
+    ],
 )
 def test_draws_given_the_sampled_effects_of_another_factor(formula):
     """With crossed factors one is drawn given the others: condition the joint normal on these."""

@@ -193,6 +193,21 @@ def test_ordinal_tails():
     np.testing.assert_allclose(found, [[below, below, middle, middle]], rtol=1e-12)
 
 
+@pytest.mark.parametrize("link", ["logit", "probit", "cloglog"])
+def test_narrow_categories_in_either_tail(link):
+    cuts = np.array([[-2.0, -1.9, 1.5, 1.62]])
+    y, eta = np.array([1.0, 3.0, 2.0, 4.0]), np.array([[0.1, -0.2, 0.3, 0.0]])
+    found = log_density(get_family(f"ordinal({link})"), y, [eta], {}, cutpoints=cuts)
+    inverse = {
+        "logit": special.expit,
+        "probit": special.ndtr,
+        "cloglog": lambda x: -np.expm1(-np.exp(x)),
+    }[link]
+    ends = np.concatenate([[-np.inf], cuts[0], [np.inf]])
+    high, low = (ends[y.astype(int) + k] - eta[0] for k in (1, 0))
+    np.testing.assert_allclose(found[0], np.log(inverse(high) - inverse(low)), rtol=1e-11)
+
+
 @pytest.mark.parametrize(
     ("formula", "data", "more"),
     [

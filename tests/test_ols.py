@@ -36,6 +36,7 @@ def test_complete_pooling_has_the_normal_log_likelihood(sleepstudy_pooled):
     residual = design.y - sleepstudy_pooled.fitted
     maximum = stats.norm.logpdf(residual, scale=np.sqrt((residual**2).mean())).sum()
     assert sleepstudy_pooled.log_likelihood == pytest.approx(maximum, rel=1e-12)
+    assert sleepstudy_pooled.criterion == pytest.approx(-2 * maximum, rel=1e-12)
     assert sleepstudy_pooled.aic == pytest.approx(-2 * maximum + 2 * 3)
     assert sleepstudy_pooled.bic == pytest.approx(-2 * maximum + np.log(180) * 3)
 

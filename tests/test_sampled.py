@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from random_models import make_table
 from scipy.stats import multivariate_normal
 from support import central_difference, make
 
@@ -16,6 +17,7 @@ from hmlm.likelihoods.posterior import pack
 FORMULAS = {
     "penicillin": "diameter ~ 1 + (1 | plate) + (1 | sample)",
     "egsingle": "math ~ year + (year | school) + (1 + year | grade)",
+    "three factors": "real ~ x + (1 | g) + (x | h) + (x | c)",
 }
 
 
@@ -23,7 +25,10 @@ FORMULAS = {
 def pair(request):
     """The same model with all effects integrated out, and with the rest sampled."""
     name, centred = request.param
-    frame = load_dataset(name)
+    if name == "three factors":
+        frame = make_table(seed=3, groups=8, size=6, spread=0.5)
+    else:
+        frame = load_dataset(name)
     if name == "egsingle":
         frame = frame[frame["school"].isin(frame["school"].unique()[:6])].reset_index(drop=True)
     design = make(FORMULAS[name], frame)

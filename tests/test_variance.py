@@ -121,6 +121,11 @@ def test_at_is_checked(sleepstudy_reml, at, match):
         intraclass_correlation(sleepstudy_reml, at=at)
 
 
+def test_at_without_slopes_is_to_be_left_out(dyestuff2_reml):
+    with pytest.raises(HmlmError, match="no column does: leave at out"):
+        intraclass_correlation(dyestuff2_reml, at={"Day": 3})
+
+
 def test_nested_factors_share_levels_above(pastes_reml):
     batch, cask = (float(pastes_reml.estimates[f"sd_{g}"][0]) ** 2 for g in ("batch", "batch:cask"))
     s2 = float(pastes_reml.estimates["sigma"]) ** 2
