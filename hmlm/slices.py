@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from hmlm.data import check_there, read_columns
-from hmlm.errors import HmlmError, counted
+from hmlm.errors import HmlmError
 from hmlm.estimates import TIDY_COLUMNS, tidy
 from hmlm.families import Family
 from hmlm.fitting.settings import check_seed
@@ -348,19 +348,3 @@ def _apart(
     finally:
         if pool is not None:
             pool.shutdown()
-
-
-def describe_failures(table: pd.DataFrame) -> str:
-    """Say how many slices of `fit_many` failed, and why.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> describe_failures(pd.DataFrame({"reason": ["", "no rows", "no rows"]}))
-    '2 slices failed: no rows (2).'
-    """
-    reasons = table.loc[table["reason"] != "", "reason"].value_counts()
-    if reasons.empty:
-        return "No slice failed."
-    why = "; ".join(f"{reason} ({n})" for reason, n in reasons.items())
-    return f"{counted(int(reasons.sum()), 'slice')} failed: {why}."
