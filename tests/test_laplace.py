@@ -206,6 +206,7 @@ def test_counts_out_of_trials_are_glmers(link):
     fit = cbpp(link)
     check_against(fit, record, rtol=1e-4)
     assert fit.log_likelihood == pytest.approx(record["logLik"], abs=1e-7)
+    assert fit.criterion == -2 * fit.log_likelihood
     assert fit.aic == pytest.approx(record["AIC"], abs=1e-6)
     assert fit.bic == pytest.approx(record["BIC"], abs=1e-6)
     np.testing.assert_allclose(fit.vcov, record["vcov"], rtol=2e-3)

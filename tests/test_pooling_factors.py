@@ -6,7 +6,9 @@ from support import effect_covariance, outcome_covariance, recorded_fit
 
 import hmlm
 from hmlm.errors import HmlmError
-from hmlm.pooling_factors import measure_pooling
+from hmlm.families import get_family
+from hmlm.log_likelihood import log_density
+from hmlm.pooling_factors import _ordinal_information, measure_pooling
 
 FAST = hmlm.NUTS(draws=400, chains=2)
 
@@ -155,6 +157,29 @@ def test_families_without_a_closed_form_say_so(family, method):
     assert set(own["method"]) == {method}
     assert own["pooling"].between(0, 1.3).all()
     assert own["lower"].isna().all() == (method == "posterior")
+
+
+@pytest.mark.parametrize("link", ["logit", "probit", "cloglog"])
+def test_information_of_ordinal_rows_is_the_expected_curvature(link):
+    """Minus the mean of the second derivatives of log p, over the categories."""
+    family = get_family(f"ordinal({link})")
+    cutpoints, eta = np.array([[-1.0, 0.2, 1.4]]), np.array([[-0.7, 0.0, 0.9]])
+    step, y = 1e-3, np.arange(4.0)
+
+    def log_p(at):
+        rows = [np.full((1, 4), v) for v in at[0]]
+        return np.array([log_density(family, y, [r], {}, cutpoints=cutpoints)[0] for r in rows])
+
+    here, up, down = log_p(eta), log_p(eta + step), log_p(eta - step)
+    curvature = -(up - 2 * here + down) / step**2
+    wanted = (np.exp(here) * curvature).sum(axis=1)
+    found = _ordinal_information(link, eta, cutpoints)
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-5)
+
+
+def test_rows_that_are_sure_have_no_information():
+    cutpoints, eta = np.array([[-1.0, 0.2]]), np.array([[800.0, -800.0]])
+    np.testing.assert_array_equal(_ordinal_information("logit", eta, cutpoints), [[0.0, 0.0]])
 
 
 def test_no_variance_is_complete_pooling(dyestuff2_reml):

@@ -318,6 +318,17 @@ def test_weights_and_many_crossed_levels(formula):
     assert (table["estimate"] < table["upper"]).all()
 
 
+def test_crossed_factors_have_the_same_profile_in_either_form(monkeypatch):
+    frame, _ = simulate(16, groups=20, size=5)
+    frame["h"] = np.random.default_rng(6).integers(0, 8, len(frame))
+    design = make("y ~ x + (x | g) + (1 | h)", frame)
+    dense = ML().run(design).confint("profile", 0.9)
+    monkeypatch.setattr(gaussian_sums, "__defaults__", (0,))  # as if of very many levels
+    sparse = ML().run(design).confint("profile", 0.9)
+    ends = ["lower", "upper"]
+    np.testing.assert_allclose(sparse[ends], dense[ends], rtol=1e-4, atol=1e-4)
+
+
 def test_true_values_lie_inside_as_often_as_they_should():
     # sd 0.8 and sigma 0.6 in 40 samples; each interval misses one in ten (three errors: 0.14).
     inside = np.zeros(2)
