@@ -56,7 +56,7 @@ def positive_priors(draw, first=0):
                 Prior("gamma", alpha=2.5, beta=2 / scale),
                 Prior("inverse-gamma", alpha=3, beta=2 * scale),
                 Prior("lognormal", mu=-0.2, sigma=scale),
-                Prior("uniform", lower=0, upper=20 * scale),
+                Prior("uniform", lower=0.05 * scale, upper=20 * scale),
             ][first:]
         )
     )

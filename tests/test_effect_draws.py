@@ -7,10 +7,34 @@ from support import make
 from test_kernel import conditional_moments, make_posterior
 
 from hmlm.default_priors import resolve_priors
-from hmlm.likelihoods.effect_draws import draw_effects
+from hmlm.likelihoods.effect_draws import draw_effect_parts, draw_effects
 from hmlm.likelihoods.gaussian import gaussian_sums
 from hmlm.likelihoods.optimum import best_point
 from hmlm.likelihoods.posterior import pack
+
+
+def test_draws_by_parts_of_three_levels_have_the_conditional_means():
+    """Every group is in one part, and draws of it have its mean and variance."""
+    design = make("real ~ 1 + (1 | g/c/f)", make_table(seed=4, groups=6, size=8, spread=0.5))
+    posterior = make_posterior(design)
+    parameters = posterior.parameters(posterior.start + 0.1)
+    mean, covariance = conditional_moments(design, parameters)
+    repeated = {k: np.repeat(np.asarray(v)[None], 4000, 0) for k, v in parameters.items()}
+    parts = list(draw_effect_parts(design, gaussian_sums(design), repeated, 3, at_once=7))
+    assert len(parts) > 2
+    drawn = []
+    for block in design.blocks:
+        own = [part[block.group] for part in parts]
+        places = np.concatenate([p for p, _ in own])
+        assert sorted(places) == list(range(len(block.levels)))
+        b = np.concatenate([b for _, b in own], axis=1)
+        drawn.append(b[:, np.argsort(places), 0])
+    b = np.column_stack(drawn)
+    z = (b.mean(axis=0) - mean) / np.sqrt(np.diagonal(covariance) / 4000)
+    assert np.abs(z).max() < 5
+    wanted = covariance.sum(axis=1)  # with all others: whether levels go together
+    found = np.cov(b.T).sum(axis=1)
+    np.testing.assert_allclose(found, wanted, atol=8 * covariance.max() * len(b.T) / 4000**0.5)
 
 
 class UnitVectors:
@@ -30,6 +54,8 @@ class UnitVectors:
         "real ~ x + v + (x + v | g)",
         "real ~ 1 + (1 | g/c)",
         "real ~ x + (x | g/c)",
+        "real ~ 1 + (1 | g/c/f)",
+        "real ~ x + (x | g/c) + (1 | g:c:f)",
         "real ~ x + (1 | g) + (1 | h)",
         "real ~ x + (x + v | g) + (1 | h)",
     ],

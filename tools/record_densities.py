@@ -30,7 +30,7 @@ from hmlm.likelihoods.glmm_pack import rows_cover  # noqa: E402
 
 PLACE = ROOT / "tests" / "reference" / "densities.json"
 POINTS = 4
-GAUSSIAN, OTHER = 40, 3  # models of a link
+GAUSSIAN, OTHER = 60, 3  # models of a link
 
 
 def draw_models(name: str, count: int) -> Iterator[dict[str, Any]]:
