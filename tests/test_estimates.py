@@ -6,8 +6,9 @@ import pytest
 from scipy import stats
 from support import effect_covariance, make, outcome_covariance, simulate
 
+import hmlm
 from hmlm.errors import HmlmError
-from hmlm.estimates import TIDY_COLUMNS, line_lead, tidy, total_lead
+from hmlm.estimates import TIDY_COLUMNS, line_lead, term_label, tidy, total_lead
 from hmlm.fitting.maximum_likelihood import REML
 from hmlm.fitting.ols import OLS
 
@@ -216,3 +217,10 @@ def test_blank_totals_of_groups_too_small():
     total = rows(tidy(fit), "total").set_index(["level", "term"])["estimate"]
     assert total.isna().sum() == 2
     assert total["g002"].isna().all()
+
+
+def test_terms_of_categories_have_the_first_that_is_modelled_before_them():
+    frame = {"y": list("pqr") * 4, "x": np.arange(12.0), "g": list("abcd") * 3}
+    design = hmlm.Model("y ~ x + (1 | g)", frame, "categorical").design
+    assert term_label(design, "", "x") == "mu_q_x"
+    assert term_label(design, "mu_r", "x") == "mu_r_x"

@@ -167,6 +167,14 @@ def test_restricted_likelihoods_do_not_compare(sleepstudy):
     assert hmlm.rank_fits(some[1], same)["aic"].notna().all()
 
 
+def test_a_restricted_likelihood_does_not_compare_with_one_that_is_not(sleepstudy):
+    model = Model("Reaction ~ Days + (Days | Subject)", sleepstudy)
+    ranked = hmlm.rank_fits(model.fit(hmlm.REML()), model.fit(hmlm.ML()))
+    assert ranked[["aic", "aicc", "bic", "log_likelihood"]].isna().all(axis=None)
+    ranked = hmlm.rank_fits(model.fit(hmlm.ML()), model.fit(hmlm.ML(std_errors="nlme")))
+    assert ranked["aic"].notna().all()
+
+
 def test_what_does_not_compare(sleepstudy):
     def fit(formula, frame=sleepstudy, **more):
         return Model(formula, frame, **more).fit(hmlm.ML())

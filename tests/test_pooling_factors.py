@@ -8,7 +8,8 @@ import hmlm
 from hmlm.errors import HmlmError
 from hmlm.families import get_family
 from hmlm.log_likelihood import log_density
-from hmlm.pooling_factors import _ordinal_information, measure_pooling
+from hmlm.new_rows import new_rows
+from hmlm.pooling_factors import _information, _ordinal_information, measure_pooling
 
 FAST = hmlm.NUTS(draws=400, chains=2)
 
@@ -180,6 +181,14 @@ def test_information_of_ordinal_rows_is_the_expected_curvature(link):
 def test_rows_that_are_sure_have_no_information():
     cutpoints, eta = np.array([[-1.0, 0.2]]), np.array([[800.0, -800.0]])
     np.testing.assert_array_equal(_ordinal_information("logit", eta, cutpoints), [[0.0, 0.0]])
+
+
+def test_rows_that_are_sure_of_yes_have_no_information():
+    frame = {"y": [0, 1] * 6, "g": list("aabbcc") * 2}
+    design = hmlm.Model("y ~ 1 + (1 | g)", frame, "bernoulli").design
+    values = {"beta": np.array([[800.0]]), "b_g": np.zeros((1, 3, 1))}
+    found = _information(design, values, new_rows(design, None, "include", cells=True), plain=False)
+    np.testing.assert_array_equal(found, np.zeros((1, 12)))
 
 
 def test_no_variance_is_complete_pooling(dyestuff2_reml):
