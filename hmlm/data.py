@@ -171,7 +171,7 @@ def plain_column(column: pd.Series) -> pd.Series:
     if isinstance(dtype, (pd.PeriodDtype, pd.IntervalDtype)):
         return column.astype(str).where(column.notna())
     if pd.api.types.is_complex_dtype(dtype):
-        raise DataError(f"column '{name}' holds complex numbers: use real ones.")
+        raise _complex_refused(name)
     if pd.api.types.is_bool_dtype(dtype):
         return column.astype(bool) if not column.isna().any() else column.astype("Float64")
     if pd.api.types.is_numeric_dtype(dtype):
@@ -186,11 +186,16 @@ def plain_column(column: pd.Series) -> pd.Series:
             raise DataError(f"column '{name}' holds a decimal that is no number (sNaN).") from error
         if all(isinstance(v, (bool, np.bool_)) for v in present):
             return column if column.isna().any() else column.astype(bool)
+        numbers = None
         try:
             if not any(isinstance(v, str) for v in present):
-                return pd.Series(pd.to_numeric(column), name=name)
+                numbers = pd.Series(pd.to_numeric(column), name=name)
         except (TypeError, ValueError):
             pass
+        if numbers is not None:
+            if any(isinstance(v, (complex, np.complexfloating)) for v in present):
+                raise _complex_refused(name)
+            return numbers
         if any(isinstance(v, (date, time, timedelta)) for v in present):
             raise dates_refused(name, len(column))
         if not all(isinstance(v, str) for v in present):
@@ -201,6 +206,10 @@ def plain_column(column: pd.Series) -> pd.Series:
             )
         check_text(f"a level of column '{name}'", present.unique())
     return column
+
+
+def _complex_refused(name: object) -> DataError:
+    return DataError(f"column '{name}' holds complex numbers: use real ones.")
 
 
 def dates_refused(name: object, rows: int) -> DataError:

@@ -211,6 +211,9 @@ def test_mixed_and_odd_columns(frame, values, kinds):
 
 def test_complex_numbers(frame):
     refused(FORMULA, frame.assign(hours=frame["hours"] * 1j), "'hours' holds complex numbers")
+    mixed = [*frame["hours"].astype(object)[:-1], 1 + 2j]  # a column of objects
+    frame["hours"] = pd.Series(mixed, dtype=object)
+    refused(FORMULA, frame, "'hours' holds complex numbers")
 
 
 def test_all_rows_incomplete(frame):
