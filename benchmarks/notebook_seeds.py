@@ -153,30 +153,28 @@ def write_page(records: list[dict[str, Any]], page: Path) -> str:
         "its own numbers of draws. A fit counts as failed when its status has a problem of any "
         "kind: a divergence, an R-hat above 1.01, an effective sample size below 400. Fits that "
         "studies make inside (power, calibration, cross-validation), short on purpose, and "
-        "remedies that `hmlm.treat` tries are not counted. "
-        "`benchmarks/notebook_seeds.py` runs "
-        "this; it is no part of the tests.",
+        "remedies that `hmlm.treat` tries are not counted; of a fit that is extended the longer "
+        "one is. `benchmarks/notebook_seeds.py` runs this; it is no part of the tests.",
         "",
         f"**{len(fits) - len(bad):,} of {len(fits):,} fits have no failed diagnostic "
         f"({(len(fits) - len(bad)) / max(len(fits), 1):.1%})**, and {clean} of {len(with_fits)} "
         f"runs with fits ({clean / max(len(with_fits), 1):.1%}) have none in any of them. "
         f"{len(broken)} runs ended in an error.",
         "",
-        "| Notebook | Seeds | Fits | Failed | Runs without any | Seconds a run |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| Notebook | Seeds | Fits | Failed | Runs without any |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name in sorted({r["notebook"] for r in records}):
         own = [r for r in whole if r["notebook"] == name]
         mine = [f for r in own for f in r["fits"]]
         failed = sum(bool(f["problems"]) for f in mine)
         good = sum(not any(f["problems"] for f in r["fits"]) for r in own)
-        share = f"{good} of {len(own)}" if mine else "no fits of its own"
-        mean = sum(r["seconds"] for r in own) / max(len(own), 1)
-        lines.append(f"| {name} | {len(own)} | {len(mine)} | {failed} | {share} | {mean:.0f} |")
+        share = f"{good} of {len(own)}" if mine else "only studies"
+        lines.append(f"| {name} | {len(own)} | {len(mine)} | {failed} | {share} |")
     lines += ["", "Left out:", ""]
-    lines += [f"- {name}: {why};" for name, why in LEFT_OUT.items()]
+    lines += [f"- {name}: {why}." for name, why in LEFT_OUT.items()]
     lines += [
-        f"- {name}: its fit with {what}, which shows trouble;"
+        f"- {name}: its fit with {what}, which shows trouble."
         for name, what in MEANT_TO_FAIL.items()
     ]
     run = {r["notebook"] for r in records} | set(LEFT_OUT)
