@@ -73,9 +73,9 @@ as coarse as these. They do not reliably tell an LKJ prior with eta 1 from one w
         """
 - **Tables** of hostile columns (nullable, categorical, dates, decimals, lists, 1e308, denormals,
   unicode, HTML; duplicate names, MultiIndex, empty; pandas, polars, Arrow, dicts) are drawn against
-  models of many families. Each ends in a fit or in hmlm's own error. Such tables found five faults,
+  models of many families. Each ends in a fit or in hmlm's own error. Such tables found six faults,
   which are mended: squares and offsets that overflow, signalling decimals, half surrogate pairs,
-  malformed dicts.
+  malformed dicts, complex numbers in a column of objects.
 - **Formulas** with imports, `eval`, lambda, attribute access, SQL, lookalike letters and null bytes
   in four places, long or deep ones (to a million characters, 500,000 parentheses) and drawn ones
   are fitted or refused within 10 seconds, with no program started and no file written.
