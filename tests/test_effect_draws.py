@@ -54,6 +54,7 @@ class UnitVectors:
         "real ~ x + v + (x + v | g)",
         "real ~ 1 + (1 | g/c)",
         "real ~ x + (x | g/c)",
+        "real ~ x + (1 | g) + (x | k)",
         "real ~ 1 + (1 | g/c/f)",
         "real ~ x + (x | g/c) + (1 | g:c:f)",
         "real ~ x + (1 | g) + (1 | h)",
@@ -62,7 +63,11 @@ class UnitVectors:
 )
 def test_draws_have_the_conditional_mean_and_covariance(formula):
     """A draw is the mean plus a factor of the covariance times the random numbers."""
-    design = make(formula, make_table(seed=4, groups=4, size=7, spread=0.5))
+    table = make_table(seed=4, groups=4, size=7, spread=0.5)
+    # Levels of k lie within those of g, but are not in their order.
+    own = table["g"] + table["c"]
+    table["k"] = own.map({k: f"k{n * 5 % 11:02d}" for n, k in enumerate(own.unique())})
+    design = make(formula, table)
     posterior = make_posterior(design)
     parameters = posterior.parameters(posterior.start + 0.1)
     mean, covariance = conditional_moments(design, parameters)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import integrate
 from support import effect_covariance, outcome_covariance, recorded_fit
 
 import hmlm
@@ -181,6 +182,41 @@ def test_information_of_ordinal_rows_is_the_expected_curvature(link):
 def test_rows_that_are_sure_have_no_information():
     cutpoints, eta = np.array([[-1.0, 0.2]]), np.array([[800.0, -800.0]])
     np.testing.assert_array_equal(_ordinal_information("logit", eta, cutpoints), [[0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("family", "outcomes", "values"),
+    [
+        ("beta", np.linspace(1e-6, 1 - 1e-6, 20001), {"phi": 5.0}),
+        ("beta(probit)", np.linspace(1e-6, 1 - 1e-6, 20001), {"phi": 5.0}),
+        ("gamma", np.linspace(1e-6, 60, 60001), {"alpha": 2.5}),
+        ("lognormal", np.exp(np.linspace(-8, 8, 20001)), {"sigma": 0.7}),
+        ("student-t", np.linspace(-900, 900, 400001), {"sigma": 0.7, "nu": 5.0}),
+        ("gaussian(log)", np.linspace(-10, 12, 20001), {"sigma": 0.7}),
+        ("bernoulli(cloglog)", np.array([0.0, 1.0]), {}),
+        ("poisson", np.arange(80.0), {}),
+        ("negative-binomial", np.arange(900.0), {"alpha": 2.5}),
+    ],
+)
+def test_information_is_the_expected_square_of_the_score(family, outcomes, values):
+    """At a linear predictor of 0.4: the mean of (d log p / d eta)^2 over the outcomes."""
+    kind = get_family(family)
+    two = outcomes[[1, -2]] if kind.outcome != "binary" else outcomes
+    frame = {"y": [*two] * 6, "g": list("aabbcc") * 2}
+    design = hmlm.Model("y ~ 1 + (1 | g)", frame, family).design
+    own = {"beta": np.array([[0.4]]), "b_g": np.zeros((1, 3, 1))}
+    own |= {name: np.array([v]) for name, v in values.items()}
+    plain = family in ("lognormal", "student-t")
+    found = _information(design, own, new_rows(design, None, "include", cells=True), plain)
+
+    def log_p(eta):
+        wide = {name: np.full((1, 1), v) for name, v in values.items()}
+        return log_density(kind, outcomes, [np.full((1, len(outcomes)), eta)], wide)[0]
+
+    score = (log_p(0.4 + 1e-4) - log_p(0.4 - 1e-4)) / 2e-4
+    square = np.exp(log_p(0.4)) * score**2
+    wanted = square.sum() if kind.discrete else integrate.simpson(square, outcomes)
+    np.testing.assert_allclose(found.ravel(), wanted, rtol=2e-4)
 
 
 def test_rows_that_are_sure_of_yes_have_no_information():
