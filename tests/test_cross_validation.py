@@ -13,7 +13,7 @@ from scipy import integrate, special, stats
 import hmlm
 from hmlm import NUTS, Model, folds
 from hmlm.errors import HmlmError
-from hmlm.group_likelihood import integrate_groups
+from hmlm.group_likelihood import STEP, _steps, integrate_groups
 from hmlm.held_out import known_effects, refit_design, refit_rows, whole_design
 from hmlm.predictive_density import CrossValidation, stack_weights
 
@@ -375,3 +375,12 @@ def test_fits_that_cannot_be_left_out(table):
     pooled = Model("y ~ x + (1 | g)", table).with_pooling("complete").fit(hmlm.OLS())
     with pytest.raises(HmlmError, match="partial pooling"):
         hmlm.k_fold(pooled)
+
+
+@pytest.mark.parametrize(
+    ("family", "scale"), [("gamma(inverse)", 1 / 50), ("gamma", 1.0), ("gamma(identity)", 10.0)]
+)
+def test_steps_of_differences_follow_the_scale_of_the_predictor(family, scale):
+    frame = {"y": [40.0, 60.0] * 6, "g": list("aabbcc") * 2}
+    design = hmlm.Model("y ~ 1 + (1 | g)", frame, family).design
+    assert _steps(design) == pytest.approx([STEP * scale])
