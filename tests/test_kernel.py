@@ -27,6 +27,7 @@ STRUCTURES = {
     "nested": ("pastes", "strength ~ 1 + (1 | batch/cask)"),
     "crossed": ("penicillin", "diameter ~ 1 + (1 | plate) + (1 | sample)"),
     "slopes at two levels": ("egsingle", "math ~ year + (year | school) + (year | child)"),
+    "two correlated parts": ("drawn", "real ~ x + (x | g) + (0 + v + z | g)"),
     "nested and crossed": (
         "egsingle",
         "math ~ year + female + (year || school) + (1 | grade) + (year | child)",
@@ -46,6 +47,10 @@ def datasets():
     from hmlm.datasets import load_dataset
 
     def load(name):
+        if name == "drawn":
+            from random_models import make_table  # which imports from here
+
+            return make_table(seed=5, groups=6, size=9, spread=0.5)
         frame = load_dataset(name)
         if name == "egsingle":
             frame = frame[frame["school"].isin(frame["school"].unique()[:6])]
