@@ -71,6 +71,15 @@ def test_it_is_the_integrated_density_times_that_of_the_effects(pair):
     assert np.ptp(differences) < 1e-7 * abs(sampled.log_density(sampled.start)[0])
 
 
+def test_parameters_of_many_points_are_those_of_each(pair):
+    for posterior in pair:
+        xs = points(posterior, 3)
+        together = posterior.parameters(xs)
+        for k, x in enumerate(xs):
+            for name, value in posterior.parameters(x).items():
+                np.testing.assert_allclose(together[name][k], value, rtol=1e-12, atol=1e-14)
+
+
 def in_order(integrated, sampled, x):
     """Coordinates of scales and correlations, in the order of the other posterior."""
     at, own = len(sampled.beta0), {}
