@@ -25,6 +25,7 @@ def _tables():
         w=rng.uniform(0.5, 2.0, len(sleep)),
         year=2000.0 + sleep["Days"],
         big=1e6 + sleep["Reaction"],
+        error=rng.uniform(15.0, 35.0, len(sleep)),
     )
     contraception = hmlm.load_dataset("contraception")
     n = len(contraception)
@@ -54,6 +55,7 @@ GAUSSIAN = {
     "crossed": ("penicillin", "diameter ~ 1 + (1 | plate) + (1 | sample)", {}),
     "weights": ("moved", "Reaction ~ Days + (Days | Subject)", {"weights": "w"}),
     "known errors": ("eight_schools", "y ~ 1 + (1 | school)", {"se": "sigma"}),
+    "known errors of rows": ("moved", "Reaction ~ Days + (Days | Subject)", {"se": "error"}),
     "bad scales": ("moved", "big ~ year + (year | Subject)", {}),
     "offset": ("moved", "Reaction ~ Days + offset(w) + (1 | Subject)", {}),
 }
