@@ -334,7 +334,7 @@ class ClassicalFit(FitMethods):
                 self, prob, parameters, n, random_seed, progressbar, executor
             )
         if method != "wald":
-            raise HmlmError(f"method is 'wald', 'profile', 'profile-t' or 'bootstrap', not {method!r}.")
+            raise HmlmError(f"method is wald, profile, profile-t or bootstrap, not {method!r}.")
         chosen = chosen_parameters(self.design, parameters)
         said = {p.variable: self.describe(p.variable, prob) for p in chosen}
         bounds = [
