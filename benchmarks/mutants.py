@@ -374,7 +374,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "seconds": seconds,
         }
         print(f"{k + 1}/{len(mutants)} {outcome:8} {seconds:5.1f} s  {mutant.key}", flush=True)
-        RECORD.write_text(json.dumps(list(records.values()), indent=1) + "\n", encoding="utf-8")
+        lines = ",\n".join(json.dumps(r) for r in records.values())
+        RECORD.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     print(write_page(list(records.values())))
     return 0
 
