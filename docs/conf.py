@@ -88,7 +88,7 @@ html_theme_options = {
     "pygments_light_style": "tango",
     "pygments_dark_style": "github-dark",
 }
-html_sidebars = {page: [] for page in ("index", "gallery/index", "coming_from")}
+html_sidebars = {page: [] for page in ("index", "gallery/index", "coming_from", "trust/index")}
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 mathjax_path = "mathjax/tex-chtml.js"
