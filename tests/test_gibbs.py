@@ -303,6 +303,13 @@ def test_what_cannot_be_sampled_is_refused():
         model.fit(Gibbs(draws=10_000_000), progressbar=False)
 
 
+def test_priors_that_no_start_reaches_are_said(sleepstudy):
+    priors = {"sd": Prior("uniform", lower=1e7, upper=2e7)}
+    model = hmlm.Model("Reaction ~ Days + (1 | Subject)", sleepstudy, priors=priors)
+    with pytest.raises(HmlmError, match="found no point that the priors of the sds allow"):
+        model.fit(Gibbs(draws=1, tune=2, chains=1), random_seed=1, progressbar=False)
+
+
 def test_too_many_crossed_effects_are_refused():
     rng = np.random.default_rng(1)
     n = 5000
