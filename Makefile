@@ -114,23 +114,13 @@ $(VENV)/.test: $(VENV)/.demo
 	$(PY) $(PINNED) --group dev --group test --group notebooks
 	@touch $@
 
-$(VENV)/.docs: $(VENV)/.demo
+$(addprefix $(VENV)/.,docs bench audit): $(VENV)/.%: $(VENV)/.demo
 	$(PY) $(PINNED) 'pip>=25.1'
-	$(PY) $(PINNED) --group docs
-	@touch $@
-
-$(VENV)/.bench: $(VENV)/.demo
-	$(PY) $(PINNED) 'pip>=25.1'
-	$(PY) $(PINNED) --group bench
+	$(PY) $(PINNED) --group $*
 	@touch $@
 
 $(VENV)/.mutants: $(VENV)/.test
 	$(PY) $(PINNED) --group mutants
-	@touch $@
-
-$(VENV)/.audit: $(VENV)/.demo
-	$(PY) $(PINNED) 'pip>=25.1'
-	$(PY) $(PINNED) --group audit
 	@touch $@
 
 $(VENV)/.lock: $(VENV)/.demo
