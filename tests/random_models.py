@@ -396,10 +396,28 @@ def compare(case, start=0, points=3):
     design = model.design
     with one_blas_thread():
         theirs = PymcDensity(model)
-        kernels = [KernelDensity(design)]
-        if kernels[0].integrated and rows_cover(design, resolve_priors(design)) == "":
-            kernels.append(KernelDensity(design, rows=True))
-        return [_compare_one(k, theirs, np.random.default_rng(start), points) for k in kernels]
+        return [
+            _compare_one(ours, theirs, np.random.default_rng(start), points)
+            for ours in kernels_of(design)
+        ]
+
+
+def kernels_of(design):
+    """Return the density of every kernel that takes a model."""
+    kernels = [KernelDensity(design)]
+    if kernels[0].integrated and rows_cover(design, resolve_priors(design)) == "":
+        kernels.append(KernelDensity(design, rows=True))
+    return kernels
+
+
+def beside(ours, theirs, x):
+    """Return parameters here and there, PyMC's density, and what makes it one of x."""
+    found, conditional = ours.at(x), 0.0
+    if ours.integrated:
+        found, conditional = _with_effects(ours.design, found)
+    total, there = theirs.at(found)
+    rest = log_det(ours.jacobian(x)) - theirs.log_jacobian(found) - conditional
+    return found, there, total, rest
 
 
 def log_sizes(design, found):
@@ -428,22 +446,13 @@ def centre_of(ours):
 
 
 def _compare_one(ours, theirs, rng, points):
-    design, post = ours.design, ours.posterior
-    differences, centre = [], centre_of(ours)
+    post, differences, centre = ours.posterior, [], centre_of(ours)
     assert np.isfinite(post.log_density(post.start)[0]), "the kernel's density at its start"
-
-    def both(x):
-        """Return parameters here and there, PyMC's density, and what makes it one of x."""
-        found = ours.at(x)
-        found, conditional = _with_effects(design, found) if ours.integrated else (found, 0.0)
-        total, there = theirs.at(found)
-        rest = log_det(ours.jacobian(x)) - theirs.log_jacobian(found) - conditional
-        return found, there, total, rest
 
     for share in np.linspace(1, 0, points):  # the last point is the centre
         x = centre + 0.15 * share * rng.normal(size=post.dim)
         value, gradient = post.log_density(x)
-        found, there, total, rest = both(x)
+        found, there, total, rest = beside(ours, theirs, x)
         if not np.isfinite(value) or not np.isfinite(total):  # a mean that is not positive
             assert np.isfinite(value) == np.isfinite(total)
             continue
@@ -455,7 +464,9 @@ def _compare_one(ours, theirs, rng, points):
     e = rng.normal(size=post.dim)
     e /= np.linalg.norm(e)
     h = 1e-3
-    up, down, up2, down2 = (sum(both(x + t * e)[2:]) for t in (h, -h, 2 * h, -2 * h))
+    up, down, up2, down2 = (
+        sum(beside(ours, theirs, x + t * e)[2:]) for t in (h, -h, 2 * h, -2 * h)
+    )
     slope = (8 * (up - down) - (up2 - down2)) / (12 * h)
     own = central_difference(lambda v: post.log_density(v)[0], x, 1e-5)
     return {

@@ -22,10 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 import random_models  # noqa: E402
 
-from hmlm.default_priors import resolve_priors  # noqa: E402
 from hmlm.errors import HmlmError  # noqa: E402
 from hmlm.families import FAMILIES  # noqa: E402
-from hmlm.likelihoods.glmm_pack import rows_cover  # noqa: E402
 
 PLACE = ROOT / "tests" / "reference" / "densities.json"
 POINTS = 4
@@ -35,23 +33,20 @@ GAUSSIAN, OTHER = 85, 2  # models of a link
 def record(case: dict[str, Any], number: int) -> list[dict[str, Any]]:
     """Return the record of a model for each kernel that takes it."""
     model = random_models.make_model(case)
-    design = model.design
     theirs = random_models.PymcDensity(model)
-    kernels = [random_models.KernelDensity(design)]
-    if kernels[0].integrated and rows_cover(design, resolve_priors(design)) == "":
-        kernels.append(random_models.KernelDensity(design, rows=True))
     whole = random_models.make_table(**case["table"])
     words = set(re.findall(r"\w+", " ".join([case["formula"], case.get("weights", "")])))
     table = {str(c): whole[c].tolist() for c in whole if c in words}
     kept: list[dict[str, Any]] = []
-    for ours in kernels:
+    for ours in random_models.kernels_of(model.design):
         rng = np.random.default_rng(number)
         offsets = (0.3 * rng.normal(size=(POINTS, ours.posterior.dim))).round(2)
         offsets[0] = 0.0
-        values = [log_density(ours, theirs, ours.posterior.start + x) for x in offsets]
+        points = ours.posterior.start + offsets
+        values = [sum(random_models.beside(ours, theirs, x)[2:]) for x in points]
         if not np.isfinite(values).all():
             continue
-        if max(kink(ours, ours.posterior.start + x) for x in offsets) > 1e-8:
+        if max(kink(ours, x) for x in points) > 1e-8:
             continue
         priors = {k: [p.name, dict(p.parameters)] for k, p in case["priors"].items()}
         kept.append(
@@ -65,19 +60,6 @@ def record(case: dict[str, Any], number: int) -> list[dict[str, Any]]:
             }
         )
     return kept
-
-
-def with_effects(ours: Any, x: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
-    """Return all parameters, and log p(effects | parameters, y) where they are integrated out."""
-    found = {k: v[0] for k, v in ours.values(x[None]).items()}
-    return random_models._with_effects(ours.design, found) if ours.integrated else (found, 0.0)
-
-
-def log_density(ours: Any, theirs: Any, x: np.ndarray) -> float:
-    """Return PyMC's log density in the coordinates of the kernel."""
-    found, conditional = with_effects(ours, x)
-    rest = random_models.log_det(ours.jacobian(x)) - theirs.log_jacobian(found)
-    return theirs.at(found)[0] + rest - conditional
 
 
 def kink(ours: Any, x: np.ndarray) -> float:
